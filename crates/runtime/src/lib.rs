@@ -1,0 +1,12 @@
+//! What every long-running part needs from its surroundings: tasks, clock, shutdown, telemetry, the HTTP edge,
+//! retries and the circuit breaker.
+//!
+//! Not for business: nothing here knows a saga. Must hold: nothing here reads configuration; each part has an
+//! options struct, and only the binary fills it.
+
+pub mod tasks;
+
+pub mod clock;
+
+pub use clock::{Clock, SystemClock};
+pub use tasks::Tasks;

@@ -1,0 +1,70 @@
+//! The one handle through which parts start tasks and hear of shutdown.
+//!
+//! Must hold: no task is started around this handle, so that a shutdown can wait for all of them and a test can
+//! run everything on one thread. Shutdown has two moments: `stopping` asks for no new work, `stopped` means the
+//! deadline is over.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Starts tasks, tells them to stop, waits for them.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Tasks {
+    /// A handle with no tasks.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task. It must end soon after [`Tasks::stopping`] resolves.
+    #[allow(clippy::disallowed_methods, reason = "this is the one home of spawning")]
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tracker.spawn(task);
+    }
+
+    /// Resolves when shutdown has begun.
+    pub async fn stopping(&self) {
+        self.stopping.cancelled().await;
+    }
+
+    /// Whether shutdown has begun.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// Begins shutdown: every task hears it.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+        self.tracker.close();
+    }
+
+    /// Begins shutdown and waits for all tasks, at most `deadline`. Returns how many were still running.
+    pub async fn shutdown(&self, deadline: Duration) -> usize {
+        self.stop();
+        match tokio::time::timeout(deadline, self.tracker.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.tracker.len(),
+        }
+    }
+
+    /// Waits `duration`, or less when shutdown begins. True when the whole time passed.
+    pub async fn sleep(&self, duration: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => false,
+            () = tokio::time::sleep(duration) => true,
+        }
+    }
+}

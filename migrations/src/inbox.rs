@@ -1,0 +1,1 @@
+//! The inbox table: one row per effect, primary key = the key alone.

@@ -1,0 +1,100 @@
+//! The kit that participants are built with: idempotency, tombstones and replies, so that a participant writes
+//! only its business.
+//!
+//! A participant understands two verbs, `execute` and `compensate`, both named by the effect's idempotency key.
+//! Not for the orchestrator, which knows participants only by their messages.
+
+use async_trait::async_trait;
+use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm::{DatabaseTransaction, DbErr};
+use serde_json::Value;
+
+/// A participant whose effects are rows of its own database: a slice of commands in one transaction.
+#[async_trait]
+pub trait Transactional: Send + Sync + 'static {
+    /// The participant's name: its queue, and the mark on its inbox rows.
+    fn name(&self) -> &'static str;
+
+    /// Whether an executed effect can be undone. If not, `compensate` is only a fence.
+    fn undoable(&self) -> bool;
+
+    /// Makes the effects; one outcome per command, in order, `Succeeded` or `Refused` (stored for ever) or `Retry`
+    /// (stores nothing, so the command must have changed nothing). A refusal must come from conditional SQL, never
+    /// from a raised constraint.
+    ///
+    /// # Errors
+    /// When the database failed; the whole transaction is rolled back and every command stays unknown.
+    async fn execute(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr>;
+
+    /// Undoes executed effects; called only where [`Transactional::undoable`]; same rules.
+    ///
+    /// # Errors
+    /// As for [`Transactional::execute`].
+    async fn undo(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr>;
+}
+
+/// An effect at a provider.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// The `execute` command that asked for it.
+    pub command: Command,
+    /// What the provider dedupes on: `<key>:<verb>`.
+    pub provider_key: String,
+    /// What a former call noted about the provider's object, if one did: see [`Verdict::Unknown`].
+    pub provider_ref: Option<String>,
+    /// The output of the executed effect, when undoing one.
+    pub output: Option<Value>,
+}
+
+/// What a call to a provider taught.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// `Succeeded` or `Refused`: known for ever.
+    Definite(Outcome),
+    /// Nothing definite: the call is repeated later with the same provider key.
+    Unknown {
+        /// Not earlier than this.
+        retry_after_ms: u64,
+        /// The provider's object, to be kept for the next call.
+        provider_ref: Option<String>,
+    },
+}
+
+/// A participant whose effects happen at a provider, outside every transaction.
+#[async_trait]
+pub trait External: Send + Sync + 'static {
+    /// The participant's name.
+    fn name(&self) -> &'static str;
+
+    /// Whether an executed effect can be undone. If not, `compensate` is only a fence.
+    fn undoable(&self) -> bool;
+
+    /// Makes the effect at the provider. Limited in time by itself. Never dropped half-way while the process lives.
+    async fn execute(&self, effect: &Effect) -> Verdict;
+
+    /// Undoes an executed effect at the provider; same rules.
+    async fn undo(&self, effect: &Effect) -> Verdict;
+
+    /// Writes the owner's rows for a definite verdict, in the transaction that records it.
+    ///
+    /// # Errors
+    /// When the database failed; the verdict is recorded again later.
+    async fn record(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        effect: &Effect,
+        verb: Verb,
+        outcome: &Outcome,
+    ) -> Result<(), DbErr>;
+}

@@ -1,0 +1,47 @@
+//! Payloads and outputs of the participants of this repository, one file each.
+//!
+//! For participants and their callers only: the engine sees JSON. Must hold: an output holds no personal data,
+//! because outputs are written to history, which is never erased.
+
+pub mod booking;
+pub mod confirmation;
+pub mod notify;
+pub mod payment;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// An amount of money in the currency's minor unit, such as cents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Money {
+    /// Integer minor units.
+    pub amount_minor: i64,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:02} {}", self.amount_minor / 100, self.amount_minor % 100, self.currency)
+    }
+}
+
+/// Who is treated, and how to reach them. `Debug` prints none of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patient {
+    /// Full name.
+    pub name: String,
+    /// E.164 phone number.
+    pub phone: String,
+    /// Mail address.
+    pub email: String,
+}
+
+impl fmt::Debug for Patient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Patient(…)")
+    }
+}

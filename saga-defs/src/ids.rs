@@ -1,0 +1,69 @@
+//! Ids derived from what they name, so that every retry, relay and restart says the same id again.
+//!
+//! Must hold: an equal id means an equal thing. Effect keys are equal on every attempt; command ids are
+//! equal exactly for the same (key, verb, attempt). See `docs/architecture.md`, "Identity".
+
+use uuid::Uuid;
+
+use crate::message::Verb;
+
+/// Namespace of every id derived here.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6b0f_9a52_31c4_5a6e_9d0e_b00c_e4d0_0001);
+
+fn derive(parts: &[&[u8]]) -> Uuid {
+    let mut name = Vec::with_capacity(64);
+    for part in parts {
+        // Length first, so that ("a", "bc") and ("ab", "c") differ.
+        name.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        name.extend_from_slice(part);
+    }
+    Uuid::new_v5(&NAMESPACE, &name)
+}
+
+/// The idempotency key of one effect: the same for both verbs and for every attempt.
+#[must_use]
+pub fn effect_key(saga_id: Uuid, step: &str, generation: u32) -> Uuid {
+    derive(&[b"effect", saga_id.as_bytes(), step.as_bytes(), &generation.to_be_bytes()])
+}
+
+/// The id of one command: one attempt of one verb on one effect.
+#[must_use]
+pub fn command_id(key: Uuid, verb: Verb, attempt: u32) -> Uuid {
+    derive(&[b"command", key.as_bytes(), verb.as_str().as_bytes(), &attempt.to_be_bytes()])
+}
+
+/// The id of an admin's or client's operation on a saga, so that repeating the request repeats the answer.
+#[must_use]
+pub fn operation_id(saga_id: Uuid, principal: &str, idempotency_key: &str) -> Uuid {
+    derive(&[b"operation", saga_id.as_bytes(), principal.as_bytes(), idempotency_key.as_bytes()])
+}
+
+/// What a provider dedupes on: one string per effect and verb.
+#[must_use]
+pub fn provider_key(key: Uuid, verb: Verb) -> String {
+    format!("{key}:{verb}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_separate_what_differs_and_join_what_is_equal() {
+        let saga = Uuid::from_u128(7);
+        let key = effect_key(saga, "payment", 0);
+        assert_eq!(key, effect_key(saga, "payment", 0));
+        assert_ne!(key, effect_key(saga, "payment", 1));
+        assert_ne!(key, effect_key(saga, "booking", 0));
+        let first = command_id(key, Verb::Execute, 1);
+        assert_ne!(first, command_id(key, Verb::Execute, 2));
+        assert_ne!(first, command_id(key, Verb::Compensate, 1));
+    }
+
+    /// Ids are written in databases: changing how they are derived would strand every open saga.
+    #[test]
+    fn derivation_is_frozen() {
+        let key = effect_key(Uuid::from_u128(7), "payment", 0);
+        assert_eq!(key.to_string(), "5d84f551-2986-5224-bb6e-ace71bab6900");
+    }
+}
