@@ -1,0 +1,105 @@
+//! The way back: the fence that finds out about the pivot, and the frozen undo plan.
+//!
+//! Must hold: the plan holds every effect ever sent and not known refused, in reverse order, and never changes once
+//! the first `compensate` has left; the pivot is never in it, because its fate is known before.
+
+use saga_defs::{Kind, Verb};
+
+use crate::draft::Draft;
+use crate::event::Event;
+use crate::forward;
+use crate::state::{Cause, Decision, Effect, End, Failure, Phase, Undo};
+
+/// Leaves the forward way on request: through the fence when the pivot's fate is unknown, else at once.
+pub(crate) fn turn_back(draft: &mut Draft<'_>, failure: Failure) {
+    let pivot = draft.definition().steps.iter().find(|step| step.pivot);
+    let unknown = pivot.filter(|pivot| {
+        draft.saga.step(&pivot.name).is_some_and(|state| state.execute.sent > 0 && state.effect == Effect::Unknown)
+    });
+    match unknown {
+        Some(pivot) => fence(draft, &pivot.name, failure),
+        None => begin(draft, failure),
+    }
+}
+
+/// Asks the pivot's participant to make sure that it never executes, or to say that it did.
+pub(crate) fn fence(draft: &mut Draft<'_>, pivot: &str, failure: Failure) {
+    draft.emit(Event::FenceStarted { step: pivot.to_owned(), failure });
+    draft.send(pivot, Verb::Compensate);
+}
+
+/// Freezes the undo plan and sends its first command.
+pub(crate) fn begin(draft: &mut Draft<'_>, failure: Failure) {
+    answer_cancel(draft, true);
+    draft.emit(Event::UndoPlanned { plan: plan(draft), failure });
+    next(draft);
+}
+
+fn plan(draft: &Draft<'_>) -> Vec<String> {
+    let definition = draft.definition();
+    let undoable = definition.steps.iter().enumerate().filter(|(index, step)| {
+        definition.kind(*index) == Kind::Compensatable
+            && draft.saga.step(&step.name).is_some_and(|state| {
+                state.execute.sent > 0 && !matches!(state.effect, Effect::Refused(_)) && state.undo == Undo::Open
+            })
+    });
+    let mut plan: Vec<String> = undoable.map(|(_, step)| step.name.clone()).collect();
+    plan.reverse();
+    plan
+}
+
+/// Sends the first undo of the plan that is not done, or ends the saga.
+pub(crate) fn next(draft: &mut Draft<'_>) {
+    let Phase::Undoing(plan) = &draft.saga.phase else { return };
+    let open = plan.iter().find(|name| draft.saga.steps[*name].undo == Undo::Open).cloned();
+    match open {
+        Some(step) => draft.send(&step, Verb::Compensate),
+        None => {
+            let asked = draft.saga.steps.values().any(|step| step.compensate.sent > 0);
+            draft.decide(if asked { Decision::Undone } else { Decision::Refused });
+            draft.end(End::Compensated);
+        }
+    }
+}
+
+/// The effect is gone, or a tombstone keeps it from ever being made.
+pub(crate) fn compensated(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bool) {
+    draft.emit(Event::Compensated { step: step.to_owned(), nothing_to_undo });
+    next(draft);
+}
+
+/// The pivot's fence holds: it was never executed.
+pub(crate) fn fenced(draft: &mut Draft<'_>, step: &str) {
+    draft.emit(Event::Fenced { step: step.to_owned() });
+    let failure = draft.saga.failure.clone().expect("a fence starts with its cause");
+    begin(draft, failure);
+}
+
+/// The fence came too late: the saga stands. The pivot is asked once more, for its output.
+pub(crate) fn already_executed(draft: &mut Draft<'_>, step: &str) {
+    draft.emit(Event::AlreadyExecuted { step: step.to_owned() });
+    forward::commit(draft);
+    draft.emit(Event::Renewed { step: step.to_owned(), verb: Verb::Execute });
+    draft.send(step, Verb::Execute);
+}
+
+/// A participant refuses to undo, or to fence.
+pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str) {
+    let text = format!("the participant refused to compensate with `{code}`; mend the cause and retry, or skip");
+    draft.stick(Cause::CompensationRefused, step, Verb::Compensate, &text);
+}
+
+/// All attempts of a `compensate` ended without a verdict.
+pub(crate) fn budget_gone(draft: &mut Draft<'_>, step: &str) {
+    let text = "no verdict on the compensation in all attempts; retry when the participant is back";
+    draft.stick(Cause::CompensationExhausted, step, Verb::Compensate, text);
+}
+
+/// Answers a pending cancel.
+pub(crate) fn answer_cancel(draft: &mut Draft<'_>, granted: bool) {
+    let pending =
+        draft.saga.cancel.as_ref().is_some_and(|cancel| cancel.outcome == crate::state::CancelOutcome::Pending);
+    if pending {
+        draft.emit(if granted { Event::CancelGranted } else { Event::CancelTooLate });
+    }
+}

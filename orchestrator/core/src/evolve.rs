@@ -1,0 +1,206 @@
+//! Folds events into state. Nothing is decided here.
+//!
+//! Must hold: needs no definition and no clock, so that any history can be read back by itself; total over events.
+
+use std::collections::BTreeMap;
+
+use crate::event::{Event, Fact};
+use crate::limits::OPERATIONS_REMEMBERED;
+use crate::state::{Cancel, CancelOutcome, Effect, Failure, Phase, Remembered, Saga, StepState, Stuck, Undo, Waiting};
+use saga_defs::Verb;
+
+/// A history that can't be one.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Corrupt {
+    /// The first event must be `started`, and no other.
+    #[error("history does not begin with exactly one `started` event")]
+    Beginning,
+    /// There is nothing.
+    #[error("history is empty")]
+    Empty,
+}
+
+/// State after a whole history, one slice of events per transition.
+///
+/// # Errors
+/// When the history does not begin as a history must.
+pub fn replay<'a>(transitions: impl IntoIterator<Item = &'a [Event]>) -> Result<Saga, Corrupt> {
+    let mut saga: Option<Saga> = None;
+    for events in transitions {
+        for event in events {
+            saga = Some(match (saga, event) {
+                (None, Event::Started { seed, deadline_at, .. }) => born(*seed, *deadline_at),
+                (Some(saga), event) if !matches!(event, Event::Started { .. }) => evolve(saga, event),
+                (None | Some(_), _) => return Err(Corrupt::Beginning),
+            });
+        }
+        if let Some(saga) = &mut saga {
+            saga.version += 1;
+        }
+    }
+    saga.ok_or(Corrupt::Empty)
+}
+
+/// The state in which a saga begins, before its first transition is counted.
+pub(crate) fn born(seed: u64, deadline_at: Option<saga_defs::Timestamp>) -> Saga {
+    Saga {
+        version: 0,
+        seed,
+        deadline_at,
+        phase: Phase::Forward,
+        decision: None,
+        decided_at: None,
+        stuck: None,
+        failure: None,
+        cancel: None,
+        steps: BTreeMap::new(),
+        operations: Vec::new(),
+    }
+}
+
+/// State after one more event. The version counts transitions, not events, and is left alone.
+#[must_use]
+pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
+    match event {
+        Event::Started { .. } => {}
+        Event::Sent { step, verb, attempt, at, until } => {
+            let step = entry(&mut saga, step);
+            step.first_sent_at.get_or_insert(*at);
+            let asked = step.asked_mut(*verb);
+            asked.sent = *attempt;
+            asked.waiting = Some(Waiting::Reply { until: *until });
+        }
+        Event::AttemptFailed { step, verb, retry_at, .. } => {
+            let asked = entry(&mut saga, step).asked_mut(*verb);
+            asked.spent += 1;
+            asked.waiting = retry_at.map(|until| Waiting::Backoff { until });
+        }
+        Event::Succeeded { step, output } => settle_effect(&mut saga, step, Effect::Succeeded(output.clone())),
+        Event::Refused { step, code, .. } => settle_effect(&mut saga, step, Effect::Refused(code.clone())),
+        Event::FenceStarted { step, failure } => {
+            entry(&mut saga, step).execute.waiting = None;
+            saga.stuck = None;
+            saga.phase = Phase::Fencing;
+            fail(&mut saga, failure);
+        }
+        Event::Fenced { step } => settle_undo(&mut saga, step, Undo::NothingToUndo),
+        Event::AlreadyExecuted { step } => settle_undo(&mut saga, step, Undo::Standing),
+        Event::UndoPlanned { plan, failure } => {
+            quiet(&mut saga);
+            saga.stuck = None;
+            saga.phase = Phase::Undoing(plan.clone());
+            fail(&mut saga, failure);
+        }
+        Event::Compensated { step, nothing_to_undo } => {
+            settle_undo(&mut saga, step, if *nothing_to_undo { Undo::NothingToUndo } else { Undo::Done });
+        }
+        Event::Late { step, verb, fact } => late(entry(&mut saga, step), *verb, fact),
+        Event::CancelRequested { at } => {
+            saga.cancel = Some(Cancel { requested_at: *at, outcome: CancelOutcome::Pending });
+        }
+        Event::CancelGranted => answer_cancel(&mut saga, CancelOutcome::Granted),
+        Event::CancelTooLate => answer_cancel(&mut saga, CancelOutcome::TooLate),
+        Event::Decided { decision, at } => {
+            saga.decision = Some(*decision);
+            saga.decided_at = Some(*at);
+            if *decision == crate::Decision::Committed {
+                saga.phase = Phase::Forward;
+            }
+        }
+        Event::Stuck { cause, step, verb, at, message } => {
+            quiet(&mut saga);
+            saga.stuck =
+                Some(Stuck { cause: *cause, since: *at, step: step.clone(), verb: *verb, message: message.clone() });
+        }
+        Event::Operated { id, digest, .. } => {
+            saga.operations.push(Remembered { id: *id, digest: digest.clone() });
+            if saga.operations.len() > OPERATIONS_REMEMBERED {
+                saga.operations.remove(0);
+            }
+        }
+        Event::Renewed { step, verb } => renew(&mut saga, step, *verb),
+        Event::Skipped { step, verb, output } => match verb {
+            Verb::Execute => settle_effect(&mut saga, step, Effect::Skipped(output.clone())),
+            Verb::Compensate => settle_undo(&mut saga, step, Undo::Skipped),
+        },
+        Event::Ended { end } => {
+            quiet(&mut saga);
+            saga.stuck = None;
+            saga.phase = Phase::Ended(*end);
+        }
+    }
+    saga
+}
+
+fn entry<'a>(saga: &'a mut Saga, step: &str) -> &'a mut StepState {
+    saga.steps.entry(step.to_owned()).or_default()
+}
+
+/// The first cause stays: what follows from it explains less.
+fn fail(saga: &mut Saga, failure: &Failure) {
+    saga.failure.get_or_insert_with(|| failure.clone());
+}
+
+fn settle_effect(saga: &mut Saga, step: &str, effect: Effect) {
+    let state = entry(saga, step);
+    state.effect = effect;
+    state.execute.waiting = None;
+    // A fence that was asked loses its question with the verdict; its answer will be a late fact.
+    state.compensate.waiting = None;
+    unstick(saga, step);
+}
+
+fn settle_undo(saga: &mut Saga, step: &str, undo: Undo) {
+    let state = entry(saga, step);
+    state.undo = undo;
+    state.compensate.waiting = None;
+    unstick(saga, step);
+}
+
+fn unstick(saga: &mut Saga, step: &str) {
+    if saga.stuck.as_ref().is_some_and(|stuck| stuck.step == step) {
+        saga.stuck = None;
+    }
+}
+
+/// Nothing is waited for any more; replies that come anyway are facts.
+fn quiet(saga: &mut Saga) {
+    for step in saga.steps.values_mut() {
+        step.execute.waiting = None;
+        step.compensate.waiting = None;
+    }
+}
+
+fn late(step: &mut StepState, verb: Verb, fact: &Fact) {
+    match (verb, fact) {
+        (Verb::Execute, Fact::Succeeded(output)) => step.effect = Effect::Succeeded(output.clone()),
+        (Verb::Execute, Fact::Refused(code)) => step.effect = Effect::Refused(code.clone()),
+        (Verb::Compensate, Fact::Succeeded(_)) => step.undo = Undo::NothingToUndo,
+        (Verb::Compensate, Fact::Refused(_)) => step.undo = Undo::Standing,
+    }
+}
+
+fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
+    if let Some(cancel) = &mut saga.cancel {
+        cancel.outcome = outcome;
+    }
+}
+
+fn renew(saga: &mut Saga, step: &str, verb: Verb) {
+    saga.stuck = None;
+    let state = entry(saga, step);
+    match (verb, &state.effect) {
+        // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe.
+        (Verb::Execute, Effect::Refused(_)) => {
+            *state = StepState { generation: state.generation + 1, ..StepState::default() };
+        }
+        (Verb::Execute, Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_)) => {
+            state.execute.spent = 0;
+            state.effect = Effect::Unknown;
+        }
+        (Verb::Compensate, _) => {
+            state.compensate.spent = 0;
+            state.undo = Undo::Open;
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What a reply means, by verb, outcome, phase and what is known already.
+//!
+//! Must hold: an exact duplicate changes nothing; a reply to any attempt ever sent counts; `retry` is not
+//! knowledge; contradictions make the saga stuck and are never resolved by guessing.
+
+use saga_defs::{Outcome, Reply, Verb, message};
+use serde_json::Value;
+
+use crate::apply::{Ignored, answered};
+use crate::compensation;
+use crate::decide::attempt_failed;
+use crate::draft::Draft;
+use crate::event::{Event, Fact, Why};
+use crate::forward;
+use crate::state::{Cause, Effect, Phase, StepState, Undo, Waiting};
+
+/// Decides on a reply; `Some` when nothing happened.
+pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
+    let found = answered(draft.context, &draft.saga, reply.key, reply.verb, reply.command_id);
+    let Some((step, attempt)) = found.map(|(step, attempt)| (step.to_owned(), attempt)) else {
+        return Some(Ignored::Orphan);
+    };
+    let relation = relate(&draft.saga.steps[&step], reply.verb, &reply.outcome);
+    match (&reply.outcome, relation) {
+        (Outcome::Retry { after_ms }, _) => retry_later(draft, &step, reply.verb, attempt, *after_ms),
+        (_, Relation::Same) => Some(Ignored::Duplicate),
+        (_, Relation::New) if draft.saga.is_ended() => Some(Ignored::LateFact),
+        (_, Relation::Contradiction) if draft.saga.is_ended() => Some(Ignored::LateContradiction),
+        (outcome, Relation::Contradiction) => contradiction(draft, &step, reply.verb, outcome),
+        (Outcome::Succeeded { output }, Relation::New) => succeeded(draft, &step, reply.verb, output),
+        (Outcome::Refused { code, message }, Relation::New) => refused(draft, &step, reply.verb, code, message),
+    }
+}
+
+/// How a verdict stands to what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    Same,
+    New,
+    Contradiction,
+}
+
+fn relate(state: &StepState, verb: Verb, outcome: &Outcome) -> Relation {
+    match verb {
+        Verb::Execute => relate_execute(state, outcome),
+        Verb::Compensate => relate_compensate(state, outcome),
+    }
+}
+
+fn relate_execute(state: &StepState, outcome: &Outcome) -> Relation {
+    match (&state.effect, outcome) {
+        (_, Outcome::Retry { .. }) => Relation::New,
+        // A tombstone answered the undo, so nothing may be executed after it.
+        (Effect::Unknown | Effect::Refused(_), Outcome::Succeeded { .. }) if state.undo == Undo::NothingToUndo => {
+            Relation::Contradiction
+        }
+        (Effect::Unknown, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::New,
+        (Effect::Succeeded(_), Outcome::Succeeded { .. }) => Relation::Same,
+        (Effect::Refused(_), Outcome::Refused { .. }) => Relation::Same,
+        // What a person decided is not undone by the participant's word; history has both.
+        (Effect::Skipped(_), Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Same,
+        // After an undo, a command that comes again is fenced: that is how it should be.
+        (Effect::Succeeded(_), Outcome::Refused { code, .. })
+            if code == message::FENCED && state.compensate.sent > 0 =>
+        {
+            Relation::Same
+        }
+        (Effect::Succeeded(_), Outcome::Refused { .. }) => Relation::Contradiction,
+        (Effect::Refused(_), Outcome::Succeeded { .. }) => Relation::Contradiction,
+    }
+}
+
+fn relate_compensate(state: &StepState, outcome: &Outcome) -> Relation {
+    match (state.undo, outcome) {
+        (Undo::Open, _) | (_, Outcome::Retry { .. }) => Relation::New,
+        (Undo::Skipped, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Same,
+        (Undo::Done | Undo::NothingToUndo, Outcome::Succeeded { .. }) => Relation::Same,
+        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { .. }) => Relation::Contradiction,
+        (Undo::Standing, Outcome::Refused { .. }) => Relation::Same,
+        (Undo::Standing, Outcome::Succeeded { .. }) => Relation::Contradiction,
+    }
+}
+
+/// The participant asks for a later attempt. Only the newest one counts, and only while it is waited for.
+fn retry_later(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, after_ms: u64) -> Option<Ignored> {
+    let asked = draft.saga.steps[step].asked(verb);
+    let awaited = asked.sent == attempt && matches!(asked.waiting, Some(Waiting::Reply { .. }));
+    if !awaited {
+        return Some(Ignored::Duplicate);
+    }
+    attempt_failed(draft, step, verb, Why::Retry, after_ms);
+    None
+}
+
+fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> Option<Ignored> {
+    match (verb, place(draft, step)) {
+        (Verb::Execute, Place::Forward | Place::Fencing) => forward::succeeded(draft, step, output),
+        (Verb::Execute, Place::Held) => forward::noted(draft, step, output),
+        (Verb::Execute, Place::Undoing | Place::Passed) => late(draft, step, verb, Fact::Succeeded(output.clone())),
+        (Verb::Compensate, Place::Undoing) => return undone(draft, step, output),
+        (Verb::Compensate, Place::Fencing) => compensation::fenced(draft, step),
+        (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => return late_fence(draft, step, output),
+    }
+    None
+}
+
+fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str) -> Option<Ignored> {
+    match (verb, place(draft, step)) {
+        // Not a word about the effect: an earlier command with the same key may have made it.
+        (Verb::Execute, _) if code == message::CONTRACT_VIOLATION => return not_understood(draft, step, text),
+        (Verb::Execute, Place::Forward | Place::Fencing) => forward::refused(draft, step, code, text),
+        (Verb::Execute, Place::Held | Place::Undoing | Place::Passed) => {
+            late(draft, step, verb, Fact::Refused(code.to_owned()))
+        }
+        (Verb::Compensate, Place::Fencing) if code == message::ALREADY_EXECUTED => {
+            compensation::already_executed(draft, step)
+        }
+        (Verb::Compensate, Place::Fencing | Place::Undoing) => {
+            if is_known_refusal(draft, step) {
+                return Some(Ignored::Duplicate);
+            }
+            compensation::refused(draft, step, code);
+        }
+        (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => {
+            if matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_)) {
+                return Some(Ignored::Duplicate);
+            }
+            return contradiction(draft, step, verb, &Outcome::refused(code, text));
+        }
+    }
+    None
+}
+
+/// The effect is gone, or a tombstone keeps it from ever being made; which, must fit what was said before.
+fn undone(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
+    let nothing_to_undo = output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false);
+    if nothing_to_undo && matches!(draft.saga.steps[step].effect, Effect::Succeeded(_)) {
+        return contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()));
+    }
+    compensation::compensated(draft, step, nothing_to_undo);
+    None
+}
+
+/// The participant does not accept the form of an `execute`. While a fence or an undo is asked, that changes nothing.
+fn not_understood(draft: &mut Draft<'_>, step: &str, text: &str) -> Option<Ignored> {
+    match place(draft, step) {
+        Place::Forward if !is_contradicted(draft, step) => {
+            draft.stick(Cause::ContractViolation, step, Verb::Execute, text);
+            None
+        }
+        Place::Forward | Place::Fencing | Place::Undoing | Place::Held | Place::Passed => Some(Ignored::Duplicate),
+    }
+}
+
+/// Where a step stands in its saga's way.
+enum Place {
+    /// On the way forward, its verdict moves the saga.
+    Forward,
+    /// It is the pivot whose fence was asked.
+    Fencing,
+    /// It is in the plan and not undone yet.
+    Undoing,
+    /// A contradiction is to be cleared up by a person first: facts are kept, nothing moves.
+    Held,
+    /// Its part is over.
+    Passed,
+}
+
+fn place(draft: &Draft<'_>, step: &str) -> Place {
+    let contradiction = |cause| cause == Cause::ContractViolation;
+    let held = draft.saga.stuck.as_ref().is_some_and(|stuck| contradiction(stuck.cause) && stuck.step != step);
+    match &draft.saga.phase {
+        _ if held => Place::Held,
+        Phase::Forward => Place::Forward,
+        Phase::Fencing if draft.is_pivot(step) => Place::Fencing,
+        Phase::Undoing(plan) if plan.iter().any(|name| name == step) && draft.saga.steps[step].undo == Undo::Open => {
+            Place::Undoing
+        }
+        Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => Place::Passed,
+    }
+}
+
+fn is_known_refusal(draft: &Draft<'_>, step: &str) -> bool {
+    draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::CompensationRefused && stuck.step == step)
+}
+
+/// The fence's answer, after the pivot's own verdict was faster.
+fn late_fence(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
+    match draft.saga.steps[step].effect {
+        Effect::Succeeded(_) | Effect::Skipped(_) => {
+            contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()))
+        }
+        Effect::Refused(_) | Effect::Unknown => {
+            late(draft, step, Verb::Compensate, Fact::Succeeded(output.clone()));
+            None
+        }
+    }
+}
+
+fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {
+    draft.emit(Event::Late { step: step.to_owned(), verb, fact });
+}
+
+/// Two words of a participant that can't both be true. Nothing is guessed: a person looks at it.
+fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcome) -> Option<Ignored> {
+    if is_contradicted(draft, step) {
+        return Some(Ignored::Duplicate);
+    }
+    // What a retry asks again: on the way back the undo, on the way forward the effect.
+    let again = match draft.saga.phase {
+        Phase::Undoing(_) => Verb::Compensate,
+        Phase::Forward | Phase::Fencing | Phase::Ended(_) => Verb::Execute,
+    };
+    if let (Verb::Execute, Verb::Compensate, Outcome::Succeeded { output }) = (verb, again, outcome) {
+        late(draft, step, verb, Fact::Succeeded(output.clone()));
+    }
+    let said = outcome.as_str();
+    let text = format!("`{verb}` of `{step}` now says `{said}`, against what was known; find out by hand what stands");
+    draft.stick(Cause::ContractViolation, step, again, &text);
+    None
+}
+
+fn is_contradicted(draft: &Draft<'_>, step: &str) -> bool {
+    draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::ContractViolation && stuck.step == step)
+}

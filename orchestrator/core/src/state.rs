@@ -1,0 +1,389 @@
+//! What is known about one saga: a fold of its history.
+//!
+//! Not for the row around it (tenant, keys, times of the table). Must hold: a saga that is neither ended nor stuck
+//! waits for something with an instant, see [`Saga::wake_at`].
+
+use std::collections::BTreeMap;
+
+use saga_defs::{Timestamp, Verb};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// State of a saga.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saga {
+    /// Transitions so far; the compare-and-swap guard and the client's `ETag`.
+    pub version: u64,
+    /// Jitter is derived from it.
+    pub seed: u64,
+    /// Undecided then, the saga is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<Timestamp>,
+    /// Where it is heading.
+    pub phase: Phase,
+    /// What the client may rely on; set once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// When the decision fell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<Timestamp>,
+    /// Why it needs a person, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<Stuck>,
+    /// Why it does not go the forward way, if so; the first cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// A request to cancel, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<Cancel>,
+    /// Every step that was ever sent or skipped.
+    pub steps: BTreeMap<String, StepState>,
+    /// The newest operations, for repeating their answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Remembered>,
+}
+
+/// Where a saga is heading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Executing steps in order.
+    Forward,
+    /// The pivot's fate is unknown; its fence was asked, and the verdict decides.
+    Fencing,
+    /// Undoing these steps, in this order. Frozen.
+    Undoing(Vec<String>),
+    /// Nothing is left to do.
+    Ended(End),
+}
+
+/// How a saga ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// All steps done.
+    Completed,
+    /// Nothing of it remains.
+    Compensated,
+    /// Closed by hand.
+    Closed,
+}
+
+/// What a client may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The pivot succeeded: it stands.
+    Committed,
+    /// A step said no and nothing had to be undone.
+    Refused,
+    /// The undo plan was carried out.
+    Undone,
+    /// Closed by hand before it was decided.
+    Abandoned,
+}
+
+/// A saga's status for people and queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// On its way.
+    Running,
+    /// Being undone.
+    Compensating,
+    /// Needs a person.
+    Stuck,
+    /// All steps done.
+    Completed,
+    /// Nothing of it remains.
+    Compensated,
+    /// Closed by hand.
+    Closed,
+}
+
+/// Why a saga does not go the forward way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step it came from; none for a cancel or a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// A refusal code, or one of the codes in [`failure`].
+    pub code: String,
+    /// A sentence for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Failure codes of the engine itself.
+pub mod failure {
+    /// A step stayed unknown through its whole budget.
+    pub const ATTEMPTS_EXHAUSTED: &str = "attempts_exhausted";
+    /// A cancel was granted.
+    pub const CANCELLED: &str = "cancelled";
+    /// The deadline passed.
+    pub const DEADLINE_PASSED: &str = "deadline_passed";
+    /// An admin asked for the undo.
+    pub const COMPENSATE_REQUESTED: &str = "compensate_requested";
+}
+
+/// Why a saga needs a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stuck {
+    /// The kind of trouble.
+    pub cause: Cause,
+    /// Since when.
+    pub since: Timestamp,
+    /// The step concerned.
+    pub step: String,
+    /// The verb concerned: what `retry` sends again.
+    pub verb: Verb,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+/// The kinds of trouble that need a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A step after the pivot stayed unknown through its whole budget.
+    AttemptsExhausted,
+    /// An undo or a fence stayed unknown through its whole budget.
+    CompensationExhausted,
+    /// A step that must succeed said no.
+    RefusedAfterPivot,
+    /// A participant refused to undo.
+    CompensationRefused,
+    /// What a participant says contradicts what it said, or it does not accept the command's form.
+    ContractViolation,
+    /// A payload refers to something that is not there.
+    PayloadMapping,
+    /// The participants may have forgotten the effect: sending again would not be safe.
+    DedupeWindowOver,
+}
+
+/// A request to cancel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// When it was stored.
+    pub requested_at: Timestamp,
+    /// Open while the pivot is unknown.
+    pub outcome: CancelOutcome,
+}
+
+/// What became of a request to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelOutcome {
+    /// Waits for the pivot's verdict.
+    Pending,
+    /// The saga is undone because of it.
+    Granted,
+    /// The pivot had succeeded.
+    TooLate,
+}
+
+/// What is known about one step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// Counts effects of this step; part of the idempotency key.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+    /// When the effect's first command left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sent_at: Option<Timestamp>,
+    /// How `execute` was asked.
+    #[serde(default, skip_serializing_if = "Asked::is_unasked")]
+    pub execute: Asked,
+    /// How `compensate` was asked.
+    #[serde(default, skip_serializing_if = "Asked::is_unasked")]
+    pub compensate: Asked,
+    /// What is known about the effect.
+    #[serde(default)]
+    pub effect: Effect,
+    /// What is known about its undoing.
+    #[serde(default, skip_serializing_if = "Undo::is_open")]
+    pub undo: Undo,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// How often a verb was asked, and what is waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Commands ever sent.
+    pub sent: u32,
+    /// Attempts used up since the budget was last renewed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spent: u32,
+    /// What is waited for; none when the verdict is known or a person is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+impl Asked {
+    fn is_unasked(&self) -> bool {
+        self.sent == 0
+    }
+}
+
+/// What a saga waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// A reply to the newest command.
+    Reply {
+        /// Silence until here ends the attempt.
+        until: Timestamp,
+    },
+    /// The next attempt.
+    Backoff {
+        /// It leaves then.
+        until: Timestamp,
+    },
+}
+
+impl Waiting {
+    /// When the waiting ends by itself.
+    #[must_use]
+    pub fn until(self) -> Timestamp {
+        match self {
+            Self::Reply { until } | Self::Backoff { until } => until,
+        }
+    }
+}
+
+/// What is known about an effect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing definite.
+    #[default]
+    Unknown,
+    /// It was made.
+    Succeeded(Value),
+    /// It was not made and never will be.
+    Refused(String),
+    /// A person says it counts as made, with this output.
+    Skipped(Value),
+}
+
+/// What is known about undoing an effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Nothing definite.
+    #[default]
+    Open,
+    /// It is gone.
+    Done,
+    /// It was never made and never will be: a tombstone stands.
+    NothingToUndo,
+    /// It stands: the fence found the pivot executed.
+    Standing,
+    /// A person says it counts as undone.
+    Skipped,
+}
+
+impl Undo {
+    fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
+}
+
+/// An operation whose answer is repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The operation's id.
+    pub id: Uuid,
+    /// Digest of what was asked.
+    pub digest: String,
+}
+
+impl StepState {
+    /// How `verb` was asked.
+    #[must_use]
+    pub fn asked(&self, verb: Verb) -> &Asked {
+        match verb {
+            Verb::Execute => &self.execute,
+            Verb::Compensate => &self.compensate,
+        }
+    }
+
+    pub(crate) fn asked_mut(&mut self, verb: Verb) -> &mut Asked {
+        match verb {
+            Verb::Execute => &mut self.execute,
+            Verb::Compensate => &mut self.compensate,
+        }
+    }
+
+    /// The output that later steps may refer to.
+    #[must_use]
+    pub fn output(&self) -> Option<&Value> {
+        match &self.effect {
+            Effect::Succeeded(output) | Effect::Skipped(output) => Some(output),
+            Effect::Unknown | Effect::Refused(_) => None,
+        }
+    }
+}
+
+impl Saga {
+    /// The saga's status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match (&self.phase, &self.stuck) {
+            (Phase::Ended(End::Completed), _) => Status::Completed,
+            (Phase::Ended(End::Compensated), _) => Status::Compensated,
+            (Phase::Ended(End::Closed), _) => Status::Closed,
+            (Phase::Forward | Phase::Fencing | Phase::Undoing(_), Some(_)) => Status::Stuck,
+            (Phase::Forward | Phase::Fencing, None) => Status::Running,
+            (Phase::Undoing(_), None) => Status::Compensating,
+        }
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Whether a waiting client gets its answer: decided, or stuck.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.decision.is_some() || self.stuck.is_some()
+    }
+
+    /// When the saga has to be looked at again, without any message. None when it ended or waits for a person.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        if self.is_ended() || self.stuck.is_some() {
+            return None;
+        }
+        let deadline = self.deadline_at.filter(|_| self.may_pass_deadline());
+        let waits = self.steps.values().flat_map(|step| [step.execute.waiting, step.compensate.waiting]);
+        waits.flatten().map(Waiting::until).chain(deadline).min()
+    }
+
+    /// Whether passing the deadline would still mean something.
+    #[must_use]
+    pub fn may_pass_deadline(&self) -> bool {
+        self.phase == Phase::Forward && self.decision.is_none() && self.stuck.is_none()
+    }
+
+    /// What is waited for now: step, verb, and until when.
+    #[must_use]
+    pub fn waiting(&self) -> Option<(&str, Verb, Waiting)> {
+        self.steps.iter().find_map(|(name, step)| {
+            let of = |verb: Verb| step.asked(verb).waiting.map(|waiting| (name.as_str(), verb, waiting));
+            of(Verb::Execute).or_else(|| of(Verb::Compensate))
+        })
+    }
+
+    /// State of the step called `name`, if it was ever touched.
+    #[must_use]
+    pub fn step(&self, name: &str) -> Option<&StepState> {
+        self.steps.get(name)
+    }
+}
