@@ -1,5 +1,7 @@
 //! The simulators, asked over their routers.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
