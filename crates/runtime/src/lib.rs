@@ -8,5 +8,15 @@ pub mod tasks;
 
 pub mod clock;
 
+pub mod health;
+
+pub mod metrics;
+
+pub mod http;
+
+mod error;
+
 pub use clock::{Clock, SystemClock};
+pub use error::Error;
+pub use health::Health;
 pub use tasks::Tasks;

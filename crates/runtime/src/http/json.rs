@@ -1,0 +1,214 @@
+//! JSON bodies, read with distrust.
+//!
+//! Not for what the values mean: the types say that, with `deny_unknown_fields`. Must hold: size and depth are
+//! checked before a value is built; U+0000 and repeated keys go no further; an answer names the line and the field,
+//! never a value.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::response::IntoResponse;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserializer, Serialize};
+
+use super::problem::Problem;
+use super::shape;
+
+/// A body's size at most.
+pub const BODY_BYTES_MAX: usize = 256 * 1_024;
+/// How deep arrays and objects may be nested.
+pub const DEPTH_MAX: usize = 32;
+/// How long a client may take to send its body.
+const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A JSON body, as an extractor and as an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T, S> FromRequest<S> for Json<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::unsupported_media_type());
+        }
+        let body = read_body(request).await?;
+        parse(&body).map(Self)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response<Body> {
+        match serde_json::to_string(&self.0) {
+            Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+            Err(error) => {
+                tracing::error!(%error, "an answer could not be written as JSON");
+                Problem::internal().into_response()
+            }
+        }
+    }
+}
+
+/// Reads a body of at most [`BODY_BYTES_MAX`] bytes, whatever its type.
+///
+/// # Errors
+/// 413 when it is longer, 408 when it does not arrive in time, 400 when the connection broke.
+pub async fn read_body(request: Request) -> Result<Bytes, Problem> {
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(BODY_WAIT_MAX, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::payload_too_large()),
+        Ok(Err(_)) => Err(Problem::bad_request("body_broken", "Send the whole body.")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "Send the body faster.")),
+    }
+}
+
+/// Reads a value with the same rules from bytes that are already here.
+///
+/// # Errors
+/// 413 when they are too many; 400 when they are not JSON, too deep, contain U+0000 or repeat a key; 422 when they
+/// are not of the expected shape.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.len() > BODY_BYTES_MAX {
+        return Err(Problem::payload_too_large());
+    }
+    scan(bytes)?;
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let field = error.path().to_string();
+        let cause = error.into_inner();
+        let wish = shape::explain(&cause.to_string());
+        let detail = match field.as_str() {
+            "." => format!("Line {}: the body {wish}.", cause.line()),
+            _ => format!("Line {}: `{field}` {wish}.", cause.line()),
+        };
+        let problem = Problem::unprocessable("invalid_body", detail).with("line", cause.line());
+        if field == "." { problem } else { problem.with("field", field) }
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media_type.strip_prefix("application/") {
+        Some(subtype) => subtype == "json" || subtype.ends_with("+json"),
+        None => false,
+    }
+}
+
+/// Walks through the text once without building values.
+fn scan(bytes: &[u8]) -> Result<(), Problem> {
+    let flaw = Cell::new(None);
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let result = Walk { depth: 0, flaw: &flaw }.deserialize(&mut reader).and_then(|()| reader.end());
+    let Err(error) = result else { return Ok(()) };
+    let line = error.line();
+    let (code, wish) = match flaw.get() {
+        Some(Flaw::Depth) => ("json_too_deep", format!("nest arrays and objects at most {DEPTH_MAX} deep")),
+        Some(Flaw::Nul) => ("nul_character", "leave out the character U+0000".to_owned()),
+        Some(Flaw::Repeated) => ("duplicate_key", "name every key of an object once".to_owned()),
+        None => ("malformed_json", format!("correct the JSON at column {}", error.column())),
+    };
+    Err(Problem::bad_request(code, format!("Line {line}: {wish}.")).with("line", line))
+}
+
+/// What is wrong with a text that is JSON.
+#[derive(Clone, Copy)]
+enum Flaw {
+    Depth,
+    Nul,
+    Repeated,
+}
+
+#[derive(Clone, Copy)]
+struct Walk<'a> {
+    depth: usize,
+    flaw: &'a Cell<Option<Flaw>>,
+}
+
+impl Walk<'_> {
+    fn refuse<E: serde::de::Error>(&self, flaw: Flaw) -> E {
+        self.flaw.set(Some(flaw));
+        E::custom("refused")
+    }
+
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
+        if self.depth == DEPTH_MAX {
+            return Err(self.refuse(Flaw::Depth));
+        }
+        Ok(Self { depth: self.depth + 1, flaw: self.flaw })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        if text.contains('\0') { Err(self.refuse(Flaw::Nul)) } else { Ok(()) }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let inner = self.deeper()?;
+        while items.next_element_seed(inner)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let inner = self.deeper()?;
+        let mut keys = BTreeSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            inner.visit_str::<A::Error>(&key)?;
+            if !keys.insert(key) {
+                return Err(self.refuse(Flaw::Repeated));
+            }
+            entries.next_value_seed(inner)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

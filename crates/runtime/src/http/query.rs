@@ -1,0 +1,115 @@
+//! Query strings, read as strictly as bodies.
+//!
+//! Must hold: an unknown parameter, one sent twice and one of the wrong type are named in the answer, not ignored;
+//! U+0000 goes no further; no value is repeated.
+
+use std::collections::BTreeSet;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use super::shape;
+
+/// The parameters of a request. `T` denies unknown fields; a parameter without a value counts as absent.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Query<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        parse(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+/// Reads the text behind the question mark.
+///
+/// # Errors
+/// 400 `bad_parameter`, naming the parameter.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
+    let mut seen = BTreeSet::new();
+    let mut kept = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+        if name.contains('\0') || value.contains('\0') {
+            return Err(Problem::bad_request("nul_character", "Leave out the character U+0000."));
+        }
+        if value.is_empty() {
+            continue;
+        }
+        kept.append_pair(&name, &value);
+        if let Some(name) = seen.replace(name) {
+            return Err(bad(&name, "is sent more than once"));
+        }
+    }
+    let kept = kept.finish();
+    let reader = serde_urlencoded::Deserializer::new(form_urlencoded::parse(kept.as_bytes()));
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        let name = error.path().to_string();
+        bad(&name, &shape::explain(&error.into_inner().to_string()))
+    })
+}
+
+fn bad(name: &str, wish: &str) -> Problem {
+    match name {
+        "." => Problem::bad_request("bad_parameter", format!("The query {wish}.")),
+        _ => Problem::bad_request("bad_parameter", format!("The parameter `{name}` {wish}.")).with("parameter", name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct List {
+        limit: Option<u32>,
+        status: Option<Status>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Status {
+        Running,
+        Stuck,
+    }
+
+    #[test]
+    fn known_parameters_are_read_and_empty_ones_are_absent() {
+        let list: List = parse("limit=5&status=stuck").unwrap();
+        assert_eq!(list, List { limit: Some(5), status: Some(Status::Stuck) });
+        assert_eq!(parse::<List>("limit=&status=").unwrap(), List { limit: None, status: None });
+        assert_eq!(parse::<List>("").unwrap(), List { limit: None, status: None });
+    }
+
+    #[test]
+    fn a_bad_parameter_is_named_without_its_value() {
+        let cases = [
+            ("limit=secret", "`limit`"),
+            ("status=secret", "`status`"),
+            ("colour=secret", "`colour`"),
+            ("limit=1&limit=2", "`limit`"),
+        ];
+        for (text, named) in cases {
+            let problem = parse::<List>(text).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (400, "bad_parameter"), "{text}");
+            assert!(problem.detail().contains(named), "{}", problem.detail());
+            assert!(!problem.detail().contains("secret"), "{}", problem.detail());
+        }
+    }
+
+    #[test]
+    fn the_nul_character_is_refused() {
+        for text in ["limit=%00", "lim%00it=1"] {
+            assert_eq!(parse::<List>(text).unwrap_err().code(), "nul_character");
+        }
+    }
+}
