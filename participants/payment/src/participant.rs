@@ -1,0 +1,187 @@
+//! The participant: which calls make up a charge and an undo, and what their answers add up to.
+//!
+//! Must hold: a verdict is definite only when the gateway said so. A confirmation that was not answered may have
+//! taken the money, so the gateway is asked before anything is said, and what stays open is `Unknown`.
+
+use std::error::Error as _;
+
+use async_trait::async_trait;
+use participant_kit::{Effect, External, Verdict};
+use saga_defs::contract::Money;
+use saga_defs::contract::payment::{AMOUNT_MISMATCH, CARD_DECLINED, Charge, Charged, NAME};
+use saga_defs::ids::provider_key;
+use saga_defs::message::CONTRACT_VIOLATION;
+use saga_defs::{Outcome, Timestamp, Verb};
+use sea_orm::{DatabaseTransaction, DbErr};
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::{Canceled, Created, Gateway, State};
+use crate::{Error, Options, ledger};
+
+/// How long to leave the gateway alone after it left something open.
+const RETRY_AFTER_MS: u64 = 500;
+
+/// The participant `payment`.
+#[derive(Clone, Debug)]
+pub struct Payment {
+    gateway: Gateway,
+}
+
+/// Output of an undone charge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undone", rename_all = "snake_case")]
+pub enum Undone {
+    /// No money had been taken, and none will be.
+    Canceled,
+    /// The money was given back.
+    Refunded {
+        /// The gateway's id of the refund.
+        refund_id: String,
+        /// How much.
+        amount: Money,
+    },
+}
+
+impl Payment {
+    /// A participant that talks to the gateway of `options`.
+    ///
+    /// # Errors
+    /// When the HTTP client can't be set up.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        Ok(Self { gateway: Gateway::new(options)? })
+    }
+
+    async fn charge(&self, effect: &Effect, charge: &Charge) -> Verdict {
+        let intent = match self.gateway.create(&effect.provider_key, charge).await {
+            Ok(Created::Intent(intent)) => intent,
+            Ok(Created::AmountMismatch) => {
+                return refused(AMOUNT_MISMATCH, "the gateway does not accept this amount for this key");
+            }
+            Ok(Created::Malformed) => return refused(CONTRACT_VIOLATION, "the gateway can't read the request"),
+            Err(error) => return unknown(effect, &error, None),
+        };
+        let state = match intent.state {
+            State::Created | State::Processing => match self.confirm(effect, &intent.id).await {
+                Ok(state) => state,
+                Err(error) => return unknown(effect, &error, Some(intent.id)),
+            },
+            settled @ (State::Charged { .. } | State::Declined | State::Canceled) => settled,
+        };
+        match state {
+            State::Charged { charge_id } => succeeded(&Charged { charge_id, amount: charge.amount.clone() }),
+            State::Declined => refused(CARD_DECLINED, "the issuer declined the card"),
+            State::Canceled => refused(CARD_DECLINED, "the gateway canceled the payment before it was charged"),
+            State::Created | State::Processing => open(Some(intent.id)),
+        }
+    }
+
+    /// Takes the money; where no answer comes, asks what became of it.
+    async fn confirm(&self, effect: &Effect, id: &str) -> Result<State, Error> {
+        match self.gateway.confirm(id).await {
+            Ok(state) => Ok(state),
+            Err(error) => {
+                log(effect, &error);
+                self.gateway.read(id).await.map(|intent| intent.state)
+            }
+        }
+    }
+
+    /// The intent behind an executed effect: noted by a former call, or looked up by its key. Never created here:
+    /// a gateway that does not know the intent must not be told that all is undone.
+    async fn intent_of(&self, effect: &Effect) -> Result<String, Error> {
+        match &effect.provider_ref {
+            Some(id) => Ok(id.clone()),
+            None => {
+                let key = provider_key(effect.command.key, Verb::Execute);
+                self.gateway.find(&key).await.map(|intent| intent.id)
+            }
+        }
+    }
+
+    async fn give_back(&self, effect: &Effect, id: &str) -> Result<Verdict, Error> {
+        match self.gateway.cancel(id).await? {
+            Canceled::Done => Ok(succeeded(&Undone::Canceled)),
+            Canceled::Processing => Ok(open(Some(id.to_owned()))),
+            Canceled::AlreadyCharged => {
+                let key = provider_key(effect.command.key, Verb::Compensate);
+                let refund = self.gateway.refund(id, &key).await?;
+                Ok(succeeded(&Undone::Refunded { refund_id: refund.refund_id.clone(), amount: refund.money() }))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl External for Payment {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn undoable(&self) -> bool {
+        true
+    }
+
+    async fn execute(&self, effect: &Effect) -> Verdict {
+        match Charge::deserialize(&effect.command.payload) {
+            Ok(charge) if charge.amount.amount_minor > 0 => self.charge(effect, &charge).await,
+            Ok(_) => refused(AMOUNT_MISMATCH, "the amount must be more than zero"),
+            Err(_) => refused(CONTRACT_VIOLATION, "the payload is not one of payment.charge"),
+        }
+    }
+
+    async fn undo(&self, effect: &Effect) -> Verdict {
+        let id = match self.intent_of(effect).await {
+            Ok(id) => id,
+            Err(error) => return unknown(effect, &error, None),
+        };
+        match self.give_back(effect, &id).await {
+            Ok(verdict) => verdict,
+            Err(error) => unknown(effect, &error, Some(id)),
+        }
+    }
+
+    async fn record(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        effect: &Effect,
+        verb: Verb,
+        outcome: &Outcome,
+    ) -> Result<(), DbErr> {
+        match outcome {
+            Outcome::Succeeded { output } => ledger::book(tx, now, &effect.command, verb, output).await,
+            Outcome::Refused { .. } | Outcome::Retry { .. } => Ok(()),
+        }
+    }
+}
+
+fn succeeded(output: &impl Serialize) -> Verdict {
+    let output = serde_json::to_value(output).expect("outputs have string keys and no failing serializers");
+    Verdict::Definite(Outcome::succeeded(output))
+}
+
+fn refused(code: &str, message: &str) -> Verdict {
+    Verdict::Definite(Outcome::refused(code, message))
+}
+
+/// Nothing definite, as the gateway itself says.
+fn open(provider_ref: Option<String>) -> Verdict {
+    Verdict::Unknown { retry_after_ms: RETRY_AFTER_MS, provider_ref }
+}
+
+/// Nothing definite, because of an error.
+fn unknown(effect: &Effect, error: &Error, provider_ref: Option<String>) -> Verdict {
+    log(effect, error);
+    // What a former call noted stays true.
+    open(provider_ref.or_else(|| effect.provider_ref.clone()))
+}
+
+fn log(effect: &Effect, error: &Error) {
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        cause = error.source().map(tracing::field::display),
+        saga_id = %effect.command.saga_id,
+        key = %effect.command.key,
+        "the gateway left the effect unknown"
+    );
+}

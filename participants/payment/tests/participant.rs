@@ -1,0 +1,319 @@
+//! The participant against the gateway simulator, over a loopback socket.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::post;
+use db::Db;
+use participant_kit::{Effect, External, Verdict};
+use payment::{Options, Payment, Undone, query};
+use providers::{Providers, Summary};
+use runtime::{SystemClock, Tasks};
+use saga_defs::contract::Money;
+use saga_defs::contract::payment::Charged;
+use saga_defs::ids::{effect_key, provider_key};
+use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm_migration::MigratorTrait;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Longest wait for something that must come.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct World {
+    payment: Payment,
+    providers: Providers,
+    tasks: Tasks,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+async fn serve(router: Router, tasks: &Tasks) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stopping = tasks.clone();
+    tasks.spawn(async move {
+        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.stopping().await });
+        server.await.unwrap();
+    });
+    url
+}
+
+/// A gateway whose slow charges take `slow_ms`, and a participant that waits `timeout_ms` for each answer.
+async fn world(slow_ms: u64, timeout_ms: u64) -> World {
+    let tasks = Tasks::new();
+    let options = providers::Options { slow_ms, ..providers::Options::default() };
+    let providers = Providers::new(options, Arc::new(SystemClock), tasks.clone());
+    let gateway_url = serve(providers::router(providers.clone()), &tasks).await;
+    World { payment: Payment::new(&Options { gateway_url, timeout_ms }).unwrap(), providers, tasks }
+}
+
+fn effect_with(saga: u128, payload: Value) -> Effect {
+    let saga_id = Uuid::from_u128(saga);
+    let key = effect_key(saga_id, "payment", 0);
+    let command = Command {
+        v: saga_defs::message::VERSION,
+        command_id: Uuid::from_u128(1),
+        key,
+        saga_id,
+        tenant: "default".to_owned(),
+        definition: "booking@1".to_owned(),
+        step: "payment".to_owned(),
+        participant: "payment".to_owned(),
+        verb: Verb::Execute,
+        command: "payment.charge".to_owned(),
+        attempt: 1,
+        first_sent_at: Timestamp(0),
+        dedupe_until: Timestamp(i64::MAX),
+        deadline: Timestamp(i64::MAX),
+        payload,
+    };
+    Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
+}
+
+fn effect(saga: u128, token: &str) -> Effect {
+    let payload = json!({"amount": {"amount_minor": 4_500, "currency": "EUR"}, "payment_method": token});
+    effect_with(saga, payload)
+}
+
+/// The same effect as the kit hands it over for undoing: the payload is gone by then.
+fn undoing(effect: &Effect) -> Effect {
+    let mut undoing = effect.clone();
+    undoing.command.payload = Value::Null;
+    undoing.provider_key = provider_key(effect.command.key, Verb::Compensate);
+    undoing
+}
+
+fn noted(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Unknown { provider_ref, .. } => provider_ref.clone(),
+        Verdict::Definite(outcome) => panic!("expected nothing definite, got {outcome:?}"),
+    }
+}
+
+fn output(verdict: &Verdict) -> Value {
+    match verdict {
+        Verdict::Definite(Outcome::Succeeded { output }) => output.clone(),
+        other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a success, got {other:?}"),
+    }
+}
+
+fn refusal(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Definite(Outcome::Refused { code, .. }) => code.clone(),
+        other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+/// Repeats a verb, as the kit does, until its verdict is definite.
+async fn settled(payment: &Payment, verb: Verb, mut effect: Effect) -> Verdict {
+    let settling = async {
+        loop {
+            let verdict = match verb {
+                Verb::Execute => payment.execute(&effect).await,
+                Verb::Compensate => payment.undo(&effect).await,
+            };
+            match verdict {
+                Verdict::Unknown { provider_ref, .. } => effect.provider_ref = provider_ref,
+                Verdict::Definite(_) => return verdict,
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, settling).await.expect("the gateway settles every effect")
+}
+
+fn moved(summary: Summary) -> (u64, u64, u64, u64) {
+    (summary.accepted.charge, summary.accepted.refund, summary.doubles.charge, summary.doubles.refund)
+}
+
+#[tokio::test]
+async fn a_good_card_is_charged_once_however_often_it_is_asked() {
+    let world = world(0, 5_000).await;
+    let first = world.payment.execute(&effect(1, "tok_visa")).await;
+    assert_eq!(world.payment.execute(&effect(1, "tok_visa")).await, first);
+    let charged: Charged = serde_json::from_value(output(&first)).unwrap();
+    assert_eq!(charged.amount, Money { amount_minor: 4_500, currency: "EUR".to_owned() });
+    assert_eq!(moved(world.providers.summary()), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_declined_card_and_wrong_amounts_are_refused() {
+    let world = world(0, 5_000).await;
+    assert_eq!(refusal(&world.payment.execute(&effect(1, "tok_declined")).await), "card_declined");
+    for amount in [0, -1] {
+        let payload = json!({"amount": {"amount_minor": amount, "currency": "EUR"}, "payment_method": "tok_visa"});
+        assert_eq!(refusal(&world.payment.execute(&effect_with(2, payload)).await), "amount_mismatch");
+    }
+    output(&world.payment.execute(&effect(3, "tok_visa")).await);
+    let other = json!({"amount": {"amount_minor": 1, "currency": "EUR"}, "payment_method": "tok_visa"});
+    assert_eq!(refusal(&world.payment.execute(&effect_with(3, other)).await), "amount_mismatch");
+    let shapeless = world.payment.execute(&effect_with(4, json!({"amount": 12}))).await;
+    assert_eq!(refusal(&shapeless), "contract_violation");
+    assert_eq!(moved(world.providers.summary()), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_slow_charge_stays_unknown_until_it_lands() {
+    let world = world(1_000, 200).await;
+    let first = world.payment.execute(&effect(1, "tok_slow")).await;
+    assert!(noted(&first).is_some(), "the intent must be noted for the next call");
+    assert_eq!(world.providers.summary().accepted.charge, 0, "the charge has landed before it was due");
+    let mut again = effect(1, "tok_slow");
+    again.provider_ref = noted(&first);
+    output(&settled(&world.payment, Verb::Execute, again).await);
+    assert_eq!(moved(world.providers.summary()), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_charge_that_was_never_answered_is_found_by_asking() {
+    let world = world(0, 200).await;
+    let verdict = world.payment.execute(&effect(1, "tok_timeout")).await;
+    assert!(output(&verdict)["charge_id"].is_string());
+    assert_eq!(moved(world.providers.summary()), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn an_unreachable_gateway_leaves_everything_unknown() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway_url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let payment = Payment::new(&Options { gateway_url, timeout_ms: 500 }).unwrap();
+    assert_eq!(noted(&payment.execute(&effect(1, "tok_visa")).await), None);
+    let mut undo = undoing(&effect(1, "tok_visa"));
+    undo.provider_ref = Some("pi_noted".to_owned());
+    assert_eq!(noted(&payment.undo(&undo).await), Some("pi_noted".to_owned()), "what was noted must not be lost");
+}
+
+#[tokio::test]
+async fn only_an_answer_that_speaks_of_the_request_is_definite() {
+    let tasks = Tasks::new();
+    for (status, refused) in [
+        (StatusCode::BAD_REQUEST, Some("contract_violation")),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("amount_mismatch")),
+        (StatusCode::UNAUTHORIZED, None),
+        (StatusCode::REQUEST_TIMEOUT, None),
+        (StatusCode::TOO_MANY_REQUESTS, None),
+        (StatusCode::INTERNAL_SERVER_ERROR, None),
+        (StatusCode::BAD_GATEWAY, None),
+        // A success that does not say what it made.
+        (StatusCode::OK, None),
+    ] {
+        let router = Router::new().route("/gateway/intents", post(move || async move { (status, "<html>") }));
+        let gateway_url = serve(router, &tasks).await;
+        let payment = Payment::new(&Options { gateway_url, timeout_ms: 5_000 }).unwrap();
+        let verdict = payment.execute(&effect(1, "tok_visa")).await;
+        match refused {
+            Some(code) => assert_eq!(refusal(&verdict), code, "{status}"),
+            None => assert_eq!(noted(&verdict), None, "{status}"),
+        }
+    }
+    tasks.stop();
+}
+
+#[tokio::test]
+async fn undoing_gives_the_money_back_once() {
+    let world = world(0, 5_000).await;
+    let done = effect(1, "tok_visa");
+    output(&world.payment.execute(&done).await);
+    let first = world.payment.undo(&undoing(&done)).await;
+    assert_eq!(world.payment.undo(&undoing(&done)).await, first);
+    match serde_json::from_value(output(&first)).unwrap() {
+        Undone::Refunded { amount, .. } => assert_eq!(amount.amount_minor, 4_500),
+        Undone::Canceled => panic!("a charged payment can't be canceled"),
+    }
+    assert_eq!(moved(world.providers.summary()), (1, 1, 0, 0));
+}
+
+#[tokio::test]
+async fn undoing_waits_for_a_charge_that_is_under_way() {
+    let world = world(1_000, 200).await;
+    let slow = effect(1, "tok_slow");
+    assert!(noted(&world.payment.execute(&slow).await).is_some());
+    assert!(noted(&world.payment.undo(&undoing(&slow)).await).is_some(), "the intent must be noted");
+    assert_eq!(world.providers.summary().accepted.refund, 0);
+    output(&settled(&world.payment, Verb::Compensate, undoing(&slow)).await);
+    assert_eq!(moved(world.providers.summary()), (1, 1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_gateway_that_forgot_the_intent_is_not_taken_for_an_undo() {
+    let world = world(0, 5_000).await;
+    assert_eq!(noted(&world.payment.undo(&undoing(&effect(1, "tok_visa"))).await), None);
+    assert_eq!(moved(world.providers.summary()), (0, 0, 0, 0));
+}
+
+async fn ledger() -> (Db, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&folder.path().join("payment.db")).await.unwrap();
+    migrations::Payment::up(db.writer(), None).await.unwrap();
+    (db, folder)
+}
+
+async fn record(db: &Db, effect: &Effect, verb: Verb, verdict: &Verdict) {
+    let Verdict::Definite(outcome) = verdict.clone() else { panic!("only definite verdicts are recorded") };
+    let payment = Payment::new(&Options::default()).unwrap();
+    let (effect, now) = (effect.clone(), db.now());
+    db.transaction(move |tx| {
+        let (payment, effect, outcome) = (payment.clone(), effect.clone(), outcome.clone());
+        Box::pin(async move { payment.record(tx, now, &effect, verb, &outcome).await })
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_ledger_holds_each_movement_once_and_its_net_is_right() {
+    let (world, (db, _folder)) = (world(0, 5_000).await, ledger().await);
+    let done = effect(1, "tok_visa");
+    let charged = world.payment.execute(&done).await;
+    record(&db, &done, Verb::Execute, &charged).await;
+    record(&db, &done, Verb::Execute, &charged).await;
+    let of_saga = query::of_saga(&db, done.command.saga_id).await.unwrap();
+    assert_eq!((of_saga.len(), of_saga[0].charges.len(), of_saga[0].net.amount_minor), (1, 1, 4_500));
+
+    let undone = world.payment.undo(&undoing(&done)).await;
+    record(&db, &undoing(&done), Verb::Compensate, &undone).await;
+    record(&db, &undoing(&done), Verb::Compensate, &undone).await;
+    let of_saga = query::of_saga(&db, done.command.saga_id).await.unwrap();
+    assert_eq!((of_saga[0].charges.len(), of_saga[0].refunds.len(), of_saga[0].net.amount_minor), (1, 1, 0));
+
+    let refused = effect(2, "tok_declined");
+    record(&db, &refused, Verb::Execute, &world.payment.execute(&refused).await).await;
+    let nothing = Verdict::Definite(Outcome::succeeded(json!({"nothing_to_undo": true})));
+    record(&db, &undoing(&refused), Verb::Compensate, &nothing).await;
+    assert!(query::of_saga(&db, refused.command.saga_id).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn pages_show_every_saga_once_in_order() {
+    let (db, _folder) = ledger().await;
+    for saga in 1..=7 {
+        let charged = json!({"charge_id": "ch", "amount": {"amount_minor": saga, "currency": "EUR"}});
+        let verdict = Verdict::Definite(Outcome::succeeded(charged));
+        record(&db, &effect(saga, "tok_visa"), Verb::Execute, &verdict).await;
+    }
+    // Money given back that nobody took: the audit must see it.
+    let refunded = json!({"undone": "refunded", "refund_id": "re", "amount": {"amount_minor": 5, "currency": "EUR"}});
+    record(&db, &effect(8, "tok_visa"), Verb::Compensate, &Verdict::Definite(Outcome::succeeded(refunded))).await;
+
+    let (mut nets, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = query::page(&db, after, 3).await.unwrap();
+        nets.extend(page.payments.iter().map(|payments| (payments.saga_id.as_u128(), payments.net.amount_minor)));
+        pages += 1;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, 3);
+    assert_eq!(nets, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, -5)]);
+}
