@@ -1,1 +1,65 @@
-//! orchestrator
+//! The engine: performs what the pure core decides, on a store and a transport.
+//!
+//! Not for decisions: those are rows in `saga-core`. Must hold: nothing is told to anyone before it is durable;
+//! publishing never blocks a worker; no instance owns a saga; every task starts through the handle it is given, and
+//! the world is reached only through ports, so that a simulator can run this very code.
+//! The order of events in one turn: receive, load, decide, commit, then acknowledge, answer, hint, publish.
+
+mod options;
+
+mod entropy;
+
+mod work;
+
+mod shared;
+
+mod worker;
+
+mod fold;
+
+mod settle;
+
+mod replies;
+
+mod timers;
+
+mod outbound;
+
+mod relay;
+
+mod hints;
+
+mod engine;
+
+pub use engine::{Engine, OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
+pub use entropy::{Entropy, RandomEntropy, SeededEntropy};
+pub use options::Options;
+
+/// Why the engine did not do what was asked. Refusals of the saga itself are answers, not errors.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Too much is under way; nothing was written. Ask again soon.
+    #[error("the engine is at its limit")]
+    Overloaded,
+    /// The engine is shutting down; nothing was written by this request as far as is known. Ask again with the same key.
+    #[error("the engine is shutting down")]
+    Stopping,
+    /// No answer in time; it may or may not have happened. Ask again with the same key.
+    #[error("no answer in time")]
+    NoAnswer,
+    /// The store failed; nothing was changed.
+    #[error("the store failed")]
+    Store(#[source] saga_store::Error),
+    /// The input could not be committed for a reason that will not go away.
+    #[error("the input could not be committed")]
+    Poison,
+    /// A definition can't be used.
+    #[error("a published definition can't be read")]
+    Definition(#[source] saga_defs::Error),
+}
+
+impl From<saga_store::Error> for Error {
+    fn from(error: saga_store::Error) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,350 @@
+//! The engine's face: start it, start sagas, ask for operations, read, wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::Tasks;
+use saga_core::{Action, FORMAT, Operation, Refusal, Saga};
+use saga_defs::catalog::{Catalog, Loaded};
+use saga_defs::check::Broken;
+use saga_defs::{Definition, ids};
+use saga_store::{Header, PublishedDefinition, StartKey, State, Store};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
+use transport::{Queue, Transport};
+use uuid::Uuid;
+
+use crate::entropy::Entropy;
+use crate::hints::Hints;
+use crate::options::Options;
+use crate::outbound::Outbound;
+use crate::shared::Shared;
+use crate::work::{OperateVerdict, OperateWork, StartVerdict, StartWork, Work};
+use crate::{Error, hints, relay, replies, timers, worker};
+
+/// A running engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// A saga as it is at one version.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What stays the same.
+    pub header: Header,
+    /// Where it is.
+    pub saga: Saga,
+    /// What it runs by.
+    pub loaded: Arc<Loaded>,
+}
+
+/// A client's wish for a new saga. `Debug` shows no input.
+#[derive(Clone)]
+pub struct StartRequest {
+    /// Whose.
+    pub tenant: String,
+    /// Name of the client's token.
+    pub principal: String,
+    /// The client's idempotency key.
+    pub idempotency_key: String,
+    /// `booking` for the newest version, `booking@1` for that one.
+    pub definition: String,
+    /// Business key, unique per tenant while the saga is open.
+    pub key: Option<String>,
+    /// The input document.
+    pub input: Value,
+}
+
+impl std::fmt::Debug for StartRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StartRequest({})", self.definition)
+    }
+}
+
+/// What came of a start.
+#[derive(Clone, Debug)]
+pub enum StartAnswer {
+    /// The saga exists.
+    Started(Box<Started>),
+    /// There is no such definition.
+    UnknownDefinition,
+    /// The input does not fit the definition.
+    BadInput(Vec<Broken>),
+    /// The idempotency key was used for another request.
+    KeyReused,
+    /// The business key belongs to an open saga.
+    BusinessKeyTaken {
+        /// Which.
+        saga_id: Uuid,
+    },
+}
+
+/// A saga that exists, by this request or an equal one before it.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The saga as it is now.
+    pub snapshot: Snapshot,
+    /// An equal request had started it before.
+    pub replayed: bool,
+}
+
+/// A person's or client's wish about a saga.
+#[derive(Clone, Debug)]
+pub struct OperateRequest {
+    /// The saga.
+    pub saga_id: Uuid,
+    /// Name of the asker's token.
+    pub principal: String,
+    /// `client:NAME` or `admin:NAME`, for history.
+    pub actor: String,
+    /// The asker's idempotency key.
+    pub idempotency_key: String,
+    /// The version that the asker saw; none for whatever it is.
+    pub expected_version: Option<u64>,
+    /// Why, in the asker's words.
+    pub reason: String,
+    /// What is wished.
+    pub action: Action,
+}
+
+/// What came of an operation.
+#[derive(Clone, Debug)]
+pub enum Operated {
+    /// It was applied, now or by an equal request before.
+    Applied {
+        /// The saga as it is now.
+        snapshot: Box<Snapshot>,
+        /// Names the operation in history.
+        operation_id: Uuid,
+        /// An equal request had applied it before.
+        replayed: bool,
+    },
+    /// The saga turned it down.
+    Refused {
+        /// The saga as it is now.
+        snapshot: Box<Snapshot>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// There is no such saga, or it was written by a build with another format.
+    NotFound,
+}
+
+impl Engine {
+    /// Publishes and loads definitions, then starts the engine's tasks.
+    ///
+    /// # Errors
+    /// When the store fails or a published definition was changed.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        transport: &dyn Transport,
+        catalog: &Catalog,
+        entropy: Arc<dyn Entropy>,
+        tasks: &Tasks,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let catalog = publish(&*store, catalog).await?;
+        let (workers, queues): (Vec<_>, Vec<_>) =
+            (0..options.workers.max(1)).map(|_| mpsc::channel(options.queue)).unzip();
+        let consumer = transport.consumer(&Queue::Replies, options.prefetch);
+        let shared = Arc::new(Shared {
+            outbound: Outbound::new(transport.publisher(), options.in_flight_max),
+            hints: Hints::default(),
+            tasks: tasks.clone(),
+            store,
+            catalog,
+            entropy,
+            options,
+            workers,
+        });
+        for queue in queues {
+            tasks.spawn(worker::run(Arc::clone(&shared), queue));
+        }
+        tasks.spawn(relay::confirm(Arc::clone(&shared)));
+        tasks.spawn(relay::run(Arc::clone(&shared)));
+        tasks.spawn(timers::run(Arc::clone(&shared)));
+        tasks.spawn(hints::run(Arc::clone(&shared)));
+        tasks.spawn(replies::run(Arc::clone(&shared), consumer));
+        Ok(Self { shared })
+    }
+
+    /// The definitions in use.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.shared.catalog
+    }
+
+    /// The store, for reading.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Starts a saga, or finds the one that an equal request started.
+    ///
+    /// # Errors
+    /// When there was no answer; ask again with the same key.
+    pub async fn begin(&self, request: StartRequest) -> Result<StartAnswer, Error> {
+        let Some(loaded) = self.shared.catalog.find(&request.definition) else {
+            return Ok(StartAnswer::UnknownDefinition);
+        };
+        let problems = loaded.input_problems(&request.input);
+        if !problems.is_empty() {
+            return Ok(StartAnswer::BadInput(problems));
+        }
+        let (answer, verdict) = oneshot::channel();
+        let work = start_work(request, loaded, answer);
+        // Replies and timers of sagas under way come before new sagas.
+        let worker = self.shared.worker(route(&work.start_key));
+        if worker.capacity() <= self.shared.options.queue / 4 {
+            return Err(Error::Overloaded);
+        }
+        worker.try_send(Work::Start(Box::new(work))).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Error::Stopping,
+        })?;
+        match self.answer(verdict).await? {
+            StartVerdict::Created(snapshot) => {
+                Ok(StartAnswer::Started(Box::new(Started { snapshot: *snapshot, replayed: false })))
+            }
+            StartVerdict::KeyTaken { same: false, .. } => Ok(StartAnswer::KeyReused),
+            StartVerdict::KeyTaken { saga_id, same: true } => match self.get(saga_id).await? {
+                Some(snapshot) => Ok(StartAnswer::Started(Box::new(Started { snapshot, replayed: true }))),
+                None => Err(Error::NoAnswer),
+            },
+            StartVerdict::BusinessKeyTaken { saga_id } => Ok(StartAnswer::BusinessKeyTaken { saga_id }),
+        }
+    }
+
+    /// Puts an operation to a saga.
+    ///
+    /// # Errors
+    /// When there was no answer; ask again with the same key.
+    pub async fn operate(&self, request: OperateRequest) -> Result<Operated, Error> {
+        let operation_id = ids::operation_id(request.saga_id, &request.principal, &request.idempotency_key);
+        let output = match &request.action {
+            Action::Skip(output) => Some(output),
+            Action::Retry | Action::Compensate | Action::Cancel | Action::Close => None,
+        };
+        let asked = json!({"action": request.action.as_str(), "reason": request.reason, "output": output});
+        let (answer, verdict) = oneshot::channel();
+        let operation = Operation {
+            id: operation_id,
+            digest: digest(&asked),
+            expected_version: request.expected_version,
+            action: request.action,
+        };
+        let work =
+            OperateWork { saga_id: request.saga_id, operation, actor: request.actor, reason: request.reason, answer };
+        let sent = self.shared.worker(request.saga_id).try_send(Work::Operate(Box::new(work)));
+        sent.map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Error::Stopping,
+        })?;
+        Ok(match self.answer(verdict).await? {
+            OperateVerdict::Applied { snapshot, repeated } => {
+                Operated::Applied { snapshot, operation_id, replayed: repeated }
+            }
+            OperateVerdict::Refused { snapshot, refusal } => Operated::Refused { snapshot, refusal },
+            OperateVerdict::Unreadable => Operated::NotFound,
+        })
+    }
+
+    async fn answer<T>(&self, verdict: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.shared.options.answer_within, verdict).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Error::Stopping),
+            Err(_) => Err(Error::NoAnswer),
+        }
+    }
+
+    /// The saga as it is now; none when there is no such saga, or this build can't read it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn get(&self, saga_id: Uuid) -> Result<Option<Snapshot>, Error> {
+        let mut loaded = self.shared.store.load(&[saga_id]).await?;
+        let Some(stored) = loaded.sagas.remove(&saga_id) else { return Ok(None) };
+        let definition = self.shared.definition(&stored.header);
+        Ok(match (stored.state, definition) {
+            (State::Known(saga), Some(loaded)) => Some(Snapshot { header: stored.header, saga: *saga, loaded }),
+            (State::Known(_), None) | (State::Foreign(_), _) => None,
+        })
+    }
+
+    /// The saga once it is decided or stuck, or as it is when `limit` is over or the engine stops.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn wait(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut hint = self.shared.hints.subscribe(saga_id);
+        loop {
+            let found = self.get(saga_id).await?;
+            let Some(snapshot) = found else { return Ok(None) };
+            if snapshot.saga.is_answered() {
+                return Ok(Some(snapshot));
+            }
+            let version = snapshot.saga.version;
+            tokio::select! {
+                biased;
+                told = hint.wait_for(|told| *told > version) => if told.is_err() { return Ok(Some(snapshot)) },
+                () = self.shared.tasks.stopping() => return Ok(Some(snapshot)),
+                () = tokio::time::sleep_until(deadline) => return Ok(Some(snapshot)),
+            }
+        }
+    }
+}
+
+fn start_work(
+    request: StartRequest,
+    loaded: Arc<Loaded>,
+    answer: oneshot::Sender<Result<StartVerdict, Error>>,
+) -> StartWork {
+    // As it was asked, not as it was understood: `booking` may mean a newer version when the request comes again.
+    let asked = json!({"definition": request.definition, "key": request.key, "input": request.input});
+    StartWork {
+        business_key: request.key,
+        start_key: StartKey { tenant: request.tenant, principal: request.principal, key: request.idempotency_key },
+        fingerprint: digest(&asked),
+        input: Arc::new(request.input),
+        loaded,
+        answer,
+    }
+}
+
+/// Equal start keys go to one worker, so that equal starts meet in one batch.
+fn route(key: &StartKey) -> Uuid {
+    ids::operation_id(Uuid::nil(), &key.principal, &key.key)
+}
+
+fn digest(value: &Value) -> String {
+    Sha256::digest(value.to_string()).iter().fold(String::with_capacity(64), |mut text, byte| {
+        use std::fmt::Write;
+        write!(text, "{byte:02x}").expect("writing to a string can't fail");
+        text
+    })
+}
+
+/// Publishes the given definitions and returns all that are published, by this build or another.
+async fn publish(store: &dyn Store, catalog: &Catalog) -> Result<Catalog, Error> {
+    let ours: Vec<PublishedDefinition> = catalog
+        .iter()
+        .map(|loaded| PublishedDefinition {
+            name: loaded.definition.name.clone(),
+            version: loaded.definition.version,
+            digest: loaded.digest.clone(),
+            body: serde_json::to_string(&loaded.definition).expect("definitions are JSON"),
+        })
+        .collect();
+    store.publish_definitions(&ours).await?;
+    let mut all = Catalog::default();
+    for published in store.definitions().await? {
+        let definition = Definition::from_json(&published.body).map_err(Error::Definition)?;
+        all.add(Loaded::new(definition).map_err(Error::Definition)?);
+    }
+    tracing::info!(definitions = all.iter().count(), format = FORMAT, "definitions are published");
+    Ok(all)
+}

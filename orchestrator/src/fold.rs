@@ -1,0 +1,174 @@
+//! Turns a batch of inputs into transitions: one per saga, inputs folded in arrival order.
+//!
+//! Must hold: inputs are kept beside what came of them, so that a lost compare-and-swap can decide them again on
+//! fresh state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use saga_core::{Answer, Context, FORMAT, Ignored, Input, Refusal, Saga};
+use saga_defs::catalog::Loaded;
+use saga_defs::{Command, Timestamp};
+use saga_store::{Guard, Header, HistoryRow, StartKey, State, Stored, Transition};
+use uuid::Uuid;
+
+use crate::engine::Snapshot;
+use crate::entropy::Entropy;
+use crate::work::{StartWork, Work};
+
+/// What the core said to an input.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Applied,
+    Ignored(Ignored),
+    Refused(Refusal),
+}
+
+/// Inputs of one saga, what came of them, and the transition they make, if they make one.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) said: Vec<(Work, Said)>,
+    pub(crate) transition: Option<Transition>,
+}
+
+/// Starts with one key: the first makes the saga, the others get its answer.
+#[derive(Debug)]
+pub(crate) struct StartGroup {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) starts: Vec<StartWork>,
+    pub(crate) transition: Transition,
+}
+
+/// A batch by what its inputs belong to.
+#[derive(Debug, Default)]
+pub(crate) struct Split {
+    pub(crate) sagas: BTreeMap<Uuid, Vec<Work>>,
+    pub(crate) starts: BTreeMap<StartKey, Vec<StartWork>>,
+}
+
+/// Splits a batch by saga and start key, in arrival order within each.
+pub(crate) fn split(batch: Vec<Work>) -> Split {
+    let Split { mut sagas, mut starts } = Split::default();
+    for work in batch {
+        match (work.saga_id(), work) {
+            (_, Work::Start(start)) => starts.entry(start.start_key.clone()).or_default().push(*start),
+            (Some(id), work @ (Work::Reply { .. } | Work::Tick { .. } | Work::Operate(_))) => {
+                sagas.entry(id).or_default().push(work);
+            }
+            (None, Work::Reply { .. } | Work::Tick { .. } | Work::Operate(_)) => {
+                unreachable!("only a start has no saga yet")
+            }
+        }
+    }
+    Split { sagas, starts }
+}
+
+/// The first of equal starts becomes a new saga.
+pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, now: Timestamp) -> StartGroup {
+    let first = &starts[0];
+    let header = Header {
+        id: entropy.id(now),
+        tenant: first.start_key.tenant.clone(),
+        principal: first.start_key.principal.clone(),
+        key: first.business_key.clone(),
+        definition: first.loaded.definition.name.clone(),
+        definition_version: first.loaded.definition.version,
+        digest: first.loaded.digest.clone(),
+        created_at: now,
+    };
+    let context = context(&header, &first.loaded, &first.input);
+    let applied = saga_core::start(&context, &first.loaded.digest, entropy.bits(), now);
+    let row = HistoryRow {
+        seq: applied.saga.version,
+        at: now,
+        actor: format!("client:{}", header.principal),
+        reason: None,
+        operation_id: None,
+        format: FORMAT,
+        events: serde_json::to_string(&applied.events).expect("events are JSON"),
+    };
+    let guard = Guard::Start {
+        start_key: first.start_key.clone(),
+        fingerprint: first.fingerprint.clone(),
+        input: Arc::clone(&first.input),
+    };
+    let snapshot = Snapshot { header: header.clone(), saga: applied.saga.clone(), loaded: Arc::clone(&first.loaded) };
+    let transition = Transition { header, guard, saga: applied.saga, history: vec![row], commands: applied.commands };
+    StartGroup { snapshot, starts, transition }
+}
+
+/// Folds inputs into a stored saga. `Err` gives them back when this build can't read it.
+pub(crate) fn fold(
+    stored: &Stored,
+    loaded: Option<Arc<Loaded>>,
+    batch: Vec<Work>,
+    now: Timestamp,
+) -> Result<Group, Vec<Work>> {
+    let (State::Known(base), Some(loaded)) = (&stored.state, loaded) else { return Err(batch) };
+    let context = context(&stored.header, &loaded, &stored.input);
+    let mut saga: Saga = (**base).clone();
+    let mut history = Vec::new();
+    let mut commands: Vec<Command> = Vec::new();
+    let mut said = Vec::with_capacity(batch.len());
+    for work in batch {
+        let answer = match saga_core::apply(&context, &saga, &input(&work), now) {
+            Ok(Answer::Applied(applied)) => {
+                saga = applied.saga;
+                history.push(row(&work, &saga, now, &applied.events, &context));
+                commands.extend(applied.commands);
+                Said::Applied
+            }
+            Ok(Answer::Ignored(ignored)) => Said::Ignored(ignored),
+            Err(refusal) => Said::Refused(refusal),
+        };
+        said.push((work, answer));
+    }
+    let transition = (!history.is_empty()).then(|| Transition {
+        header: stored.header.clone(),
+        guard: Guard::Version(base.version),
+        saga: saga.clone(),
+        history,
+        commands,
+    });
+    let snapshot = Snapshot { header: stored.header.clone(), saga, loaded };
+    Ok(Group { snapshot, said, transition })
+}
+
+fn context<'a>(header: &'a Header, loaded: &'a Loaded, input: &'a serde_json::Value) -> Context<'a> {
+    Context { saga_id: header.id, tenant: &header.tenant, definition: &loaded.definition, input }
+}
+
+fn input(work: &Work) -> Input {
+    match work {
+        Work::Reply { reply, .. } => Input::Reply((**reply).clone()),
+        Work::Tick { .. } => Input::Tick,
+        Work::Operate(work) => Input::Operation(work.operation.clone()),
+        Work::Start(_) => unreachable!("starts are not folded into a stored saga"),
+    }
+}
+
+fn row(work: &Work, saga: &Saga, now: Timestamp, events: &[saga_core::Event], context: &Context<'_>) -> HistoryRow {
+    let (actor, reason, operation_id) = match work {
+        Work::Reply { reply, .. } => (format!("participant:{}", participant(saga, reply.key, context)), None, None),
+        Work::Tick { .. } | Work::Start(_) => ("engine".to_owned(), None, None),
+        Work::Operate(work) => (work.actor.clone(), Some(work.reason.clone()), Some(work.operation.id)),
+    };
+    HistoryRow {
+        seq: saga.version,
+        at: now,
+        actor,
+        reason,
+        operation_id,
+        format: FORMAT,
+        events: serde_json::to_string(events).expect("events are JSON"),
+    }
+}
+
+fn participant<'a>(saga: &Saga, key: Uuid, context: &Context<'a>) -> &'a str {
+    let named = saga
+        .steps
+        .iter()
+        .find(|(name, state)| saga_defs::ids::effect_key(context.saga_id, name, state.generation) == key);
+    named.and_then(|(name, _)| context.definition.step(name)).map_or("unknown", |step| &step.participant)
+}

@@ -1,0 +1,54 @@
+//! Wakes those who wait for a saga in this process.
+//!
+//! Hints may be lost: whoever waits also looks at the row, and all waited sagas are asked for in one query every now
+//! and then. Must hold: subscribe, then read the row, then wait; never the other way round.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::shared::Shared;
+
+/// Who waits for what.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    waited: Mutex<BTreeMap<Uuid, watch::Sender<u64>>>,
+}
+
+impl Hints {
+    /// Hears of every version from now on that may answer a wait.
+    pub(crate) fn subscribe(&self, saga_id: Uuid) -> watch::Receiver<u64> {
+        let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        waited.retain(|_, sender| sender.receiver_count() > 0);
+        waited.entry(saga_id).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Tells that a saga has reached this version.
+    pub(crate) fn tell(&self, saga_id: Uuid, version: u64) {
+        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = waited.get(&saga_id) {
+            sender.send_if_modified(|known| std::mem::replace(known, version.max(*known)) < version);
+        }
+    }
+
+    fn waited(&self) -> Vec<Uuid> {
+        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        waited.iter().filter(|(_, sender)| sender.receiver_count() > 0).map(|(id, _)| *id).collect()
+    }
+}
+
+/// Looks at all waited sagas every now and then, in case a hint was lost.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    while shared.tasks.sleep(shared.options.hints_every).await {
+        let waited = shared.hints.waited();
+        if waited.is_empty() {
+            continue;
+        }
+        match shared.store.versions(&waited).await {
+            Ok(versions) => versions.into_iter().for_each(|(id, version)| shared.hints.tell(id, version)),
+            Err(error) => tracing::warn!(error = %error, "waited sagas could not be looked at"),
+        }
+    }
+}

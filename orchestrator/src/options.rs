@@ -1,0 +1,42 @@
+//! The engine's own limits. Only the binary fills them from configuration.
+
+use std::time::Duration;
+
+/// How much the engine takes on at once, and how often it looks around.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Workers; inputs are routed to them by saga.
+    pub workers: usize,
+    /// Inputs that wait for one worker. A full queue refuses new sagas and holds back replies.
+    pub queue: usize,
+    /// Inputs of one commit.
+    pub batch_max: usize,
+    /// Reply messages taken but not acknowledged.
+    pub prefetch: usize,
+    /// Messages handed to the transport and not settled.
+    pub in_flight_max: usize,
+    /// How often due outbox rows are looked for.
+    pub relay_every: Duration,
+    /// How often due sagas are looked for.
+    pub timers_every: Duration,
+    /// How often waited sagas are looked at, in case a hint was lost.
+    pub hints_every: Duration,
+    /// How long a request waits for its commit.
+    pub answer_within: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            queue: 1_024,
+            batch_max: 256,
+            prefetch: 512,
+            in_flight_max: 2_048,
+            relay_every: Duration::from_millis(250),
+            timers_every: Duration::from_millis(100),
+            hints_every: Duration::from_millis(250),
+            answer_within: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Sends what nobody sent: due outbox rows, left by a full queue, a lost message or a dead instance.
+//!
+//! Two tasks: one deletes rows whose messages are safe, one keeps rows on their way from falling due and claims
+//! those that are. Must hold: a row is deleted only after its confirmation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::shared::Shared;
+
+/// How far a claimed or travelling row's `due_at` is pushed.
+const PUSH_MS: u64 = 1_000;
+/// Rows claimed at once.
+const CLAIM_MAX: u64 = 256;
+/// Wait after the store failed.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Deletes the rows of confirmed messages; what is confirmed during a delete shares the next one.
+pub(crate) async fn confirm(shared: Arc<Shared>) {
+    let mut confirmed: Vec<Uuid> = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            ids = shared.outbound.confirmed() => confirmed.extend(ids),
+            () = shared.tasks.stopping() => return,
+        }
+        match shared.store.confirm_outbox(&confirmed).await {
+            Ok(()) => confirmed.clear(),
+            // The rows stay and are sent again; the participants know the commands.
+            Err(error) => {
+                tracing::warn!(error = %error, rows = confirmed.len(), "confirmed outbox rows could not be deleted");
+                confirmed.truncate(shared.options.in_flight_max);
+                if !shared.tasks.sleep(PAUSE).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Extends what is on its way, then claims and publishes what is due.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    while shared.tasks.sleep(shared.options.relay_every).await {
+        if let Err(error) = turn(&shared).await {
+            tracing::warn!(error = %error, "the outbox could not be relayed");
+        }
+    }
+}
+
+async fn turn(shared: &Shared) -> Result<(), saga_store::Error> {
+    let in_flight = shared.outbound.in_flight();
+    if !in_flight.is_empty() {
+        shared.store.extend_outbox(&in_flight, PUSH_MS).await?;
+    }
+    loop {
+        let room = CLAIM_MAX.min(shared.outbound.room() as u64);
+        if room == 0 {
+            return Ok(());
+        }
+        let rows = shared.store.claim_outbox(room, PUSH_MS).await?;
+        metrics::counter!("bookend_outbox_relayed_total").increment(rows.len() as u64);
+        shared.outbound.publish(&rows);
+        if (rows.len() as u64) < room {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! After the commit: acknowledge, answer, hint. Everything here is derived from the winners.
+
+use saga_core::{Ignored, Status};
+use saga_defs::Timestamp;
+use saga_store::{LateReason, LateReply, Outcome};
+
+use crate::Error;
+use crate::engine::Snapshot;
+use crate::fold::{Group, Said, StartGroup};
+use crate::shared::Shared;
+use crate::work::{OperateVerdict, StartVerdict, Work};
+
+/// Tells everyone what came of a commit. Returns the inputs that lost and must be decided again.
+pub(crate) async fn committed(
+    shared: &Shared,
+    moving: Vec<Group>,
+    for_moving: &[Outcome],
+    starting: Vec<StartGroup>,
+    for_starting: &[Outcome],
+    now: Timestamp,
+) -> Vec<Work> {
+    let mut again = Vec::new();
+    let mut won = Vec::new();
+    for (group, outcome) in moving.into_iter().zip(for_moving) {
+        match outcome {
+            Outcome::Committed => won.push(group),
+            // Only starts have keys.
+            Outcome::Lost | Outcome::KeyTaken { .. } | Outcome::BusinessKeyTaken { .. } => {
+                metrics::counter!("bookend_store_conflicts_total").increment(1);
+                again.extend(group.said.into_iter().map(|(work, _)| work));
+            }
+        }
+    }
+    for group in &won {
+        report(&group.snapshot);
+        if group.snapshot.saga.is_answered() {
+            shared.hints.tell(group.snapshot.header.id, group.snapshot.saga.version);
+        }
+    }
+    groups(shared, won, now).await;
+    for (group, outcome) in starting.into_iter().zip(for_starting) {
+        again.extend(started(group, outcome));
+    }
+    again
+}
+
+/// Answers equal starts; gives them back when they must be decided again.
+fn started(group: StartGroup, outcome: &Outcome) -> Vec<Work> {
+    let StartGroup { snapshot, starts, .. } = group;
+    let (saga_id, fingerprint, created) = match outcome {
+        Outcome::Lost => return starts.into_iter().map(|start| Work::Start(Box::new(start))).collect(),
+        Outcome::BusinessKeyTaken { saga_id } => {
+            for start in starts {
+                count_start(&start.loaded.definition.name, "business_key_taken");
+                let _ = start.answer.send(Ok(StartVerdict::BusinessKeyTaken { saga_id: *saga_id }));
+            }
+            return Vec::new();
+        }
+        Outcome::Committed => (snapshot.header.id, starts[0].fingerprint.clone(), true),
+        Outcome::KeyTaken { saga_id, fingerprint } => (*saga_id, fingerprint.clone(), false),
+    };
+    for (index, start) in starts.into_iter().enumerate() {
+        let verdict = if created && index == 0 {
+            count_start(&start.loaded.definition.name, "new");
+            StartVerdict::Created(Box::new(snapshot.clone()))
+        } else {
+            let same = start.fingerprint == fingerprint;
+            count_start(&start.loaded.definition.name, if same { "replayed" } else { "conflict" });
+            StartVerdict::KeyTaken { saga_id, same }
+        };
+        // A client that went away gets the same answer when it comes again with its key.
+        let _ = start.answer.send(Ok(verdict));
+    }
+    Vec::new()
+}
+
+/// Settles inputs whose saga is committed or did not move.
+pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) {
+    let mut late = Vec::new();
+    let mut rearm = Vec::new();
+    let mut receipts = Vec::new();
+    for Group { snapshot, said, .. } in groups {
+        for (work, said) in said {
+            match (work, said) {
+                (Work::Reply { reply, receipt }, Said::Ignored(ignored)) => {
+                    late.extend(late_reason(ignored).map(|reason| late_reply(&reply, reason, now)));
+                    receipts.push(receipt);
+                }
+                (Work::Reply { receipt, .. }, Said::Applied | Said::Refused(_)) => receipts.push(receipt),
+                (Work::Tick { saga_id }, Said::Ignored(_)) => {
+                    rearm.extend(snapshot.saga.wake_at().map(|at| (saga_id, snapshot.saga.version, at)));
+                }
+                (Work::Tick { .. }, Said::Applied | Said::Refused(_)) => {}
+                (Work::Operate(work), said) => {
+                    let snapshot = Box::new(snapshot.clone());
+                    let verdict = match said {
+                        Said::Applied => OperateVerdict::Applied { snapshot, repeated: false },
+                        Said::Ignored(_) => OperateVerdict::Applied { snapshot, repeated: true },
+                        Said::Refused(refusal) => OperateVerdict::Refused { snapshot, refusal },
+                    };
+                    let _ = work.answer.send(Ok(verdict));
+                }
+                (Work::Start(_), _) => unreachable!("starts are settled by themselves"),
+            }
+        }
+    }
+    keep(shared, late).await;
+    receipts.iter().for_each(crate::work::Receipt::settle);
+    if !rearm.is_empty()
+        && let Err(error) = shared.store.rearm_timers(&rearm).await
+    {
+        tracing::warn!(error = %error, "timers could not be set back; they fire a little later");
+    }
+}
+
+/// Settles inputs of sagas that do not exist or that this build can't read.
+///
+/// A reply is kept as a fact and acknowledged: a saga that another build looks after asks again by itself.
+pub(crate) async fn unreadable(shared: &Shared, works: Vec<Work>, now: Timestamp) {
+    let mut late = Vec::new();
+    let mut receipts = Vec::new();
+    for work in works {
+        match work {
+            Work::Reply { reply, receipt } => {
+                late.push(late_reply(&reply, LateReason::Orphan, now));
+                receipts.push(receipt);
+            }
+            Work::Tick { saga_id } => {
+                tracing::warn!(%saga_id, "a due saga can't be read by this build; left to others")
+            }
+            Work::Operate(work) => {
+                let _ = work.answer.send(Ok(OperateVerdict::Unreadable));
+            }
+            Work::Start(_) => unreachable!("a start has no saga yet"),
+        }
+    }
+    keep(shared, late).await;
+    receipts.iter().for_each(crate::work::Receipt::settle);
+}
+
+/// The one input or saga that the store refuses: turned down or set aside, so that the others go on.
+pub(crate) async fn poison(shared: &Shared, works: Vec<Work>) {
+    metrics::counter!("bookend_poison_inputs_total").increment(works.len() as u64);
+    let mut late = Vec::new();
+    let mut receipts = Vec::new();
+    for work in works {
+        match work {
+            Work::Start(start) => {
+                let _ = start.answer.send(Err(Error::Poison));
+            }
+            Work::Operate(work) => {
+                let _ = work.answer.send(Err(Error::Poison));
+            }
+            Work::Reply { reply, receipt } => {
+                tracing::error!(saga_id = %reply.saga_id, "a reply can't be committed and is set aside");
+                late.push(late_reply(&reply, LateReason::Orphan, Timestamp::default()));
+                receipts.push(receipt);
+            }
+            Work::Tick { saga_id } => tracing::error!(%saga_id, "a due saga can't be committed"),
+        }
+    }
+    keep(shared, late).await;
+    receipts.iter().for_each(crate::work::Receipt::settle);
+}
+
+/// Late replies are for people; failing to keep one must not hold up the saga's own replies.
+async fn keep(shared: &Shared, late: Vec<LateReply>) {
+    if late.is_empty() {
+        return;
+    }
+    metrics::counter!("bookend_replies_late_total").increment(late.len() as u64);
+    if let Err(error) = shared.store.keep_late(&late).await {
+        tracing::error!(error = %error, replies = late.len(), "late replies could not be kept");
+    }
+}
+
+fn late_reason(ignored: Ignored) -> Option<LateReason> {
+    match ignored {
+        Ignored::Duplicate | Ignored::NotDue | Ignored::Repeated => None,
+        Ignored::Orphan => Some(LateReason::Orphan),
+        Ignored::LateFact => Some(LateReason::Ended),
+        Ignored::LateContradiction => Some(LateReason::Contradiction),
+    }
+}
+
+fn late_reply(reply: &saga_defs::Reply, reason: LateReason, received_at: Timestamp) -> LateReply {
+    let code = match &reply.outcome {
+        saga_defs::Outcome::Refused { code, .. } => Some(code.as_str()),
+        saga_defs::Outcome::Succeeded { .. } | saga_defs::Outcome::Retry { .. } => None,
+    };
+    let text = serde_json::json!({
+        "key": reply.key, "verb": reply.verb, "outcome": reply.outcome.as_str(), "code": code
+    });
+    LateReply { saga_id: reply.saga_id, command_id: reply.command_id, reason, reply: text.to_string(), received_at }
+}
+
+fn count_start(definition: &str, result: &'static str) {
+    metrics::counter!("bookend_sagas_started_total", "definition" => definition.to_owned(), "result" => result)
+        .increment(1);
+}
+
+/// Says in logs and metrics what people want to hear of.
+fn report(snapshot: &Snapshot) {
+    let Snapshot { header, saga, .. } = snapshot;
+    let status = saga.status();
+    tracing::debug!(saga_id = %header.id, version = saga.version, ?status, "saga moved");
+    match status {
+        Status::Running | Status::Compensating => {}
+        Status::Stuck => {
+            let cause = saga.stuck.as_ref().map(|stuck| stuck.cause);
+            let step = saga.stuck.as_ref().map(|stuck| stuck.step.as_str());
+            tracing::warn!(saga_id = %header.id, ?cause, step, "saga needs a person");
+        }
+        Status::Completed | Status::Compensated | Status::Closed => {
+            let decision = saga.decision;
+            tracing::info!(saga_id = %header.id, ?status, ?decision, "saga ended");
+            let status = format!("{status:?}").to_lowercase();
+            metrics::counter!("bookend_sagas_ended_total", "definition" => header.definition.clone(), "status" => status)
+                .increment(1);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A worker's turn: take what has arrived, load, decide, commit, then tell.
+//!
+//! Must hold: a batch is what arrived while the last commit ran, no timers; a worker never waits for a publisher, a
+//! client or another worker; a lost answer of a commit is asked for, never guessed; a batch that the store refuses
+//! is halved until the guilty input stands alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use saga_store::{Batch, Committed, Error as StoreError, Outcome};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::fold::{self, Group, Split, StartGroup};
+use crate::settle;
+use crate::shared::Shared;
+use crate::work::{StartWork, Work};
+
+/// Wait after the store failed, doubled up to its bound.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
+    let mut again: Vec<Work> = Vec::new();
+    let mut pause = PAUSE;
+    loop {
+        let mut batch = std::mem::take(&mut again);
+        if batch.is_empty() && !fill(&shared, &mut queue, &mut batch).await {
+            return;
+        }
+        while batch.len() < shared.options.batch_max {
+            let Ok(work) = queue.try_recv() else { break };
+            batch.push(work);
+        }
+        match turn(&shared, batch).await {
+            Turn::Done(losers) => {
+                again = losers;
+                pause = PAUSE;
+            }
+            Turn::Failed(batch) => {
+                again = batch;
+                // While stopping, nothing is waited for: what is not committed was not acknowledged either.
+                if !shared.tasks.sleep(pause).await {
+                    return;
+                }
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Waits for the first input; false when there will be none.
+async fn fill(shared: &Shared, queue: &mut mpsc::Receiver<Work>, batch: &mut Vec<Work>) -> bool {
+    tokio::select! {
+        biased;
+        work = queue.recv() => match work {
+            Some(work) => {
+                batch.push(work);
+                true
+            }
+            None => false,
+        },
+        () = shared.tasks.stopping() => {
+            queue.close();
+            match queue.recv().await {
+                Some(work) => {
+                    batch.push(work);
+                    true
+                }
+                None => false,
+            }
+        }
+    }
+}
+
+/// What came of a turn.
+enum Turn {
+    /// Inputs that lost a compare-and-swap and must be decided again.
+    Done(Vec<Work>),
+    /// The store is out of reach; nothing was changed by these inputs.
+    Failed(Vec<Work>),
+}
+
+async fn turn(shared: &Shared, batch: Vec<Work>) -> Turn {
+    let mut open = vec![batch];
+    let mut again = Vec::new();
+    while let Some(batch) = open.pop() {
+        match attempt(shared, batch).await {
+            Attempt::Done(losers) => again.extend(losers),
+            Attempt::Failed(batch) => {
+                again.extend(batch);
+                again.extend(open.into_iter().flatten());
+                return Turn::Failed(again);
+            }
+            Attempt::Poisoned(batch) => match halve(batch) {
+                Ok(halves) => open.extend(halves),
+                Err(guilty) => settle::poison(shared, guilty).await,
+            },
+        }
+    }
+    Turn::Done(again)
+}
+
+enum Attempt {
+    Done(Vec<Work>),
+    Failed(Vec<Work>),
+    Poisoned(Vec<Work>),
+}
+
+async fn attempt(shared: &Shared, batch: Vec<Work>) -> Attempt {
+    let Split { sagas, starts } = fold::split(batch);
+    let ids: Vec<Uuid> = sagas.keys().copied().collect();
+    let loaded = match shared.store.load(&ids).await {
+        Ok(loaded) => loaded,
+        Err(error) => return failed(&error, regroup(sagas.into_values().flatten(), starts.into_values().flatten())),
+    };
+    let mut groups = Vec::new();
+    let mut unreadable = Vec::new();
+    for (id, works) in sagas {
+        match loaded.sagas.get(&id) {
+            None => unreadable.extend(works),
+            Some(stored) => match fold::fold(stored, shared.definition(&stored.header), works, loaded.now) {
+                Ok(group) => groups.push(group),
+                Err(works) => unreadable.extend(works),
+            },
+        }
+    }
+    settle::unreadable(shared, unreadable, loaded.now).await;
+    let (idle, moving): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| group.transition.is_none());
+    settle::groups(shared, idle, loaded.now).await;
+    let begin = |starts| fold::start(starts, &*shared.entropy, loaded.now);
+    let starting = starts.into_values().map(begin).collect();
+    commit(shared, moving, starting, loaded.now).await
+}
+
+async fn commit(shared: &Shared, groups: Vec<Group>, starting: Vec<StartGroup>, now: saga_defs::Timestamp) -> Attempt {
+    if groups.is_empty() && starting.is_empty() {
+        return Attempt::Done(Vec::new());
+    }
+    let moving = groups.iter().filter_map(|group| group.transition.clone());
+    let transitions: Vec<_> = moving.chain(starting.iter().map(|group| group.transition.clone())).collect();
+    let ids: Vec<Uuid> = transitions.iter().map(|transition| transition.header.id).collect();
+    let commit_id = shared.entropy.id(now);
+    metrics::histogram!("bookend_commit_transitions").record(transitions.len() as f64);
+    let committed = match shared.store.commit(Batch { commit_id, now, transitions }).await {
+        Ok(committed) => committed,
+        Err(StoreError::UnknownCommit(error)) => {
+            tracing::warn!(error = %error, "the answer of a commit was lost and is asked for");
+            match ask(shared, commit_id, &ids).await {
+                Some(committed) => committed,
+                None => return Attempt::Failed(take_back(groups, starting)),
+            }
+        }
+        Err(error) => return failed(&error, take_back(groups, starting)),
+    };
+    shared.outbound.publish(&committed.messages);
+    let (for_groups, for_starts) = committed.outcomes.split_at(groups.len());
+    Attempt::Done(settle::committed(shared, groups, for_groups, starting, for_starts, now).await)
+}
+
+/// Reads back what became of a commit, as long as it takes. None when the engine is stopping.
+async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed> {
+    let mut pause = PAUSE;
+    loop {
+        match shared.store.committed(commit_id).await {
+            Ok(found) => {
+                metrics::counter!("bookend_commits_asked_total").increment(1);
+                let fate = |id: &Uuid| if found.contains(id) { Outcome::Committed } else { Outcome::Lost };
+                // The messages lie in the outbox and are left to the relay.
+                return Some(Committed { outcomes: ids.iter().map(fate).collect(), messages: Vec::new() });
+            }
+            Err(error) => tracing::warn!(error = %error, "the fate of a commit could not be read"),
+        }
+        if !shared.tasks.sleep(pause).await {
+            return None;
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn failed(error: &StoreError, batch: Vec<Work>) -> Attempt {
+    match error {
+        StoreError::Unavailable(_) | StoreError::UnknownCommit(_) => {
+            tracing::warn!(error = %error, inputs = batch.len(), "the store is out of reach; inputs are kept");
+            Attempt::Failed(batch)
+        }
+        StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_) => {
+            tracing::error!(error = %error, inputs = batch.len(), "the store refused a batch");
+            Attempt::Poisoned(batch)
+        }
+    }
+}
+
+fn take_back(groups: Vec<Group>, starting: Vec<StartGroup>) -> Vec<Work> {
+    let works = groups.into_iter().flat_map(|group| group.said.into_iter().map(|(work, _)| work));
+    regroup(works, starting.into_iter().flat_map(|group| group.starts))
+}
+
+fn regroup(works: impl Iterator<Item = Work>, starts: impl Iterator<Item = StartWork>) -> Vec<Work> {
+    works.chain(starts.map(|start| Work::Start(Box::new(start)))).collect()
+}
+
+/// Halves a batch between sagas; the inputs of one saga or start key are not parted.
+fn halve(batch: Vec<Work>) -> Result<[Vec<Work>; 2], Vec<Work>> {
+    let Split { sagas, starts } = fold::split(batch);
+    let mut parts: Vec<Vec<Work>> = sagas.into_values().collect();
+    parts.extend(
+        starts.into_values().map(|starts| starts.into_iter().map(|start| Work::Start(Box::new(start))).collect()),
+    );
+    if parts.len() < 2 {
+        return Err(parts.into_iter().flatten().collect());
+    }
+    let second = parts.split_off(parts.len() / 2);
+    Ok([parts.into_iter().flatten().collect(), second.into_iter().flatten().collect()])
+}
