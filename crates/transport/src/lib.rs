@@ -5,6 +5,14 @@
 //! other; a message counts as confirmed only when its consumer acknowledged it (in-process) or the broker has it
 //! safe; what a consumer drops without acknowledging is delivered again. Knows nothing of the store.
 
+pub mod topology;
+
+pub mod in_process;
+
+pub mod conformance;
+
+pub use in_process::InProcess;
+
 use std::fmt;
 use std::sync::Arc;
 
