@@ -2,12 +2,61 @@
 //! only its business.
 //!
 //! A participant understands two verbs, `execute` and `compensate`, both named by the effect's idempotency key.
-//! Not for the orchestrator, which knows participants only by their messages.
+//! Not for the orchestrator, which knows participants only by their messages. Must hold: an effect happens at most
+//! once and its answer is told for ever, whatever is lost, repeated, reordered or killed.
+
+pub mod inbox;
+
+mod rows;
+
+pub mod handler;
+
+pub mod transactional;
+
+mod leases;
+
+mod verdict;
+
+mod intents;
+
+pub mod external;
+
+mod publish;
+
+pub mod serve;
+
+pub mod memory;
+
+pub mod conformance;
 
 use async_trait::async_trait;
 use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::Value;
+
+pub use external::{ExternalHandler, ExternalOptions};
+pub use handler::Handler;
+pub use memory::InMemory;
+pub use serve::{Options, serve};
+pub use transactional::TransactionalHandler;
+
+/// Why a participant could not do its work now.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The inbox's database failed.
+    #[error("the inbox's database failed")]
+    Db(#[from] db::Error),
+}
+
+impl Error {
+    /// Whether the same call may work later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_transient(),
+        }
+    }
+}
 
 /// A participant whose effects are rows of its own database: a slice of commands in one transaction.
 #[async_trait]
@@ -46,7 +95,8 @@ pub trait Transactional: Send + Sync + 'static {
 /// An effect at a provider.
 #[derive(Clone, Debug)]
 pub struct Effect {
-    /// The `execute` command that asked for it.
+    /// The `execute` command that asked for it. Once executed its payload is null, also when undoing: a payload may
+    /// hold personal data, so an undo works from `output` and `provider_ref`.
     pub command: Command,
     /// What the provider dedupes on: `<key>:<verb>`.
     pub provider_key: String,

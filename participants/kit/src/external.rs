@@ -1,0 +1,277 @@
+//! The shape whose effects happen at a provider: an intent is committed first, the call runs outside every
+//! transaction, its verdict is committed after.
+//!
+//! Not for what a verdict changes: that is [`crate::verdict`]. Must hold: no call without a committed intent; an
+//! intent is never forgotten: until a definite verdict it is leased to a live run or due for the sweep; an item's
+//! reply leaves when that item is done, whatever its neighbours do.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use db::Db;
+use futures_util::FutureExt as _;
+use saga_defs::Verb;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::handler::{Handler, Received, Run};
+use crate::intents::{self, Planned};
+use crate::leases::Lessee;
+use crate::verdict::{self, Call, Recorded};
+use crate::{Error, External, Verdict, inbox};
+
+/// How often a verdict is tried to be recorded before its call is left to the sweep.
+const RECORD_ATTEMPTS_MAX: u32 = 5;
+/// Wait between two tries to record a verdict.
+const RECORD_RETRY: Duration = Duration::from_millis(200);
+/// When a call that panicked is made again, at the earliest.
+const PANIC_RETRY_MS: u64 = 5_000;
+
+/// How an [`ExternalHandler`] calls its provider.
+#[derive(Clone, Debug)]
+pub struct ExternalOptions {
+    /// Most calls at a time.
+    pub concurrency: usize,
+    /// How long an intent belongs to a run that shows no sign of life. Longer than any call.
+    pub lease: Duration,
+    /// How often open calls that nobody has under way are looked for.
+    pub sweep_every: Duration,
+    /// Ends the leases of all other runs at the start. Only where this process is provably alone with its database.
+    pub take_over_at_start: bool,
+    /// Names this run among all that ever were.
+    pub owner: Uuid,
+}
+
+impl Default for ExternalOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 32,
+            lease: Duration::from_secs(60),
+            sweep_every: Duration::from_millis(500),
+            take_over_at_start: false,
+            owner: Uuid::new_v4(),
+        }
+    }
+}
+
+/// Serves an [`External`] participant over the inbox of its database.
+pub struct ExternalHandler<P>(Arc<Core<P>>);
+
+impl<P: External> fmt::Debug for ExternalHandler<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExternalHandler({})", self.0.participant.name())
+    }
+}
+
+impl<P: External> ExternalHandler<P> {
+    /// A handler over `db`, whose ladder must have the inbox table.
+    #[must_use]
+    pub fn new(db: Db, participant: P, options: ExternalOptions) -> Self {
+        let lessee = Lessee { participant: participant.name(), owner: options.owner, lease: options.lease };
+        Self(Arc::new(Core {
+            db,
+            participant: Arc::new(participant),
+            lessee,
+            permits: Semaphore::new(options.concurrency),
+            live: Mutex::default(),
+            options,
+        }))
+    }
+}
+
+#[async_trait]
+impl<P: External> Handler for ExternalHandler<P> {
+    fn participant(&self) -> &'static str {
+        self.0.participant.name()
+    }
+
+    async fn start(&self, run: &Run) -> Result<(), Error> {
+        if self.0.options.take_over_at_start {
+            self.0.lessee.take_over(&self.0.db).await?;
+        }
+        run.tasks.spawn(sweep(Arc::clone(&self.0), run.clone()));
+        Ok(())
+    }
+
+    async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error> {
+        let core = &self.0;
+        let planned = intents::plan(&core.db, core.lessee, core.participant.undoable(), batch).await?;
+        for (received, planned) in batch.iter().zip(planned) {
+            inbox::count(core.lessee.participant, planned.label());
+            match planned {
+                Planned::Answer(outcome, _) => {
+                    run.replies.send(received.command.reply(outcome), Some(received.ticket)).await;
+                }
+                Planned::Call(call) => Core::start_call(core, run, *call, Some(received.clone())),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Core<P> {
+    db: Db,
+    participant: Arc<P>,
+    options: ExternalOptions,
+    lessee: Lessee,
+    permits: Semaphore,
+    /// Keys of the calls that this run has under way or in line. Bounded by what the queue hands out unacknowledged.
+    live: Mutex<BTreeSet<Uuid>>,
+}
+
+impl<P: External> Core<P> {
+    fn start_call(core: &Arc<Self>, run: &Run, call: Call, waiting: Option<Received>) {
+        let live = Live::new(core, call.effect.command.key);
+        run.tasks.spawn(drive(Arc::clone(core), run.clone(), call, waiting, live));
+    }
+
+    fn live(&self) -> std::sync::MutexGuard<'_, BTreeSet<Uuid>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call(&self, call: &Call) -> Verdict {
+        let work = match call.verb {
+            Verb::Execute => self.participant.execute(&call.effect),
+            Verb::Compensate => self.participant.undo(&call.effect),
+        };
+        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(participant = self.lessee.participant, key = %call.effect.command.key, "a provider call panicked");
+            Verdict::Unknown { retry_after_ms: PANIC_RETRY_MS, provider_ref: None }
+        })
+    }
+
+    /// Records a verdict, or leaves the call to the sweep.
+    async fn record(&self, call: &Call, verdict: &Verdict) -> Option<Recorded> {
+        for attempt in 1..=RECORD_ATTEMPTS_MAX {
+            match verdict::record(&self.db, &self.participant, self.lessee, call, verdict).await {
+                Ok(recorded) => return Some(recorded),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, attempt, key = %call.effect.command.key, "a verdict could not be recorded");
+                }
+            }
+            // Not cut short by shutdown: a verdict in hand is worth the wait.
+            tokio::time::sleep(RECORD_RETRY).await;
+        }
+        None
+    }
+
+    /// Renews the leases of calls under way, and continues calls that nobody has under way.
+    async fn sweep(core: &Arc<Self>, run: &Run, renewed: &mut Instant) -> Result<(), Error> {
+        if renewed.elapsed() >= core.options.lease / 3 {
+            let live: Vec<Uuid> = core.live().iter().copied().collect();
+            if !live.is_empty() {
+                core.lessee.renew(&core.db, &live).await?;
+            }
+            *renewed = Instant::now();
+        }
+        let free = core.permits.available_permits();
+        if free == 0 {
+            return Ok(());
+        }
+        let mut due = core.lessee.due(&core.db, free).await?;
+        due.retain(|key| !core.live().contains(key));
+        if due.is_empty() {
+            return Ok(());
+        }
+        for row in core.lessee.claim(&core.db, due).await? {
+            match Call::of(&row) {
+                Ok(call) => Self::start_call(core, run, call, None),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, key = %row.key, "an open call could not be read");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn sweep<P: External>(core: Arc<Core<P>>, run: Run) {
+    let mut renewed = Instant::now();
+    loop {
+        if let Err(error) = Core::sweep(&core, &run, &mut renewed).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, participant = core.lessee.participant, "open calls could not be looked for");
+        }
+        if !run.tasks.sleep(core.options.sweep_every).await {
+            return;
+        }
+    }
+}
+
+/// Marks a key as under way in this run for as long as it lives.
+struct Live<P> {
+    core: Arc<Core<P>>,
+    key: Uuid,
+}
+
+impl<P: External> Live<P> {
+    fn new(core: &Arc<Core<P>>, key: Uuid) -> Self {
+        core.live().insert(key);
+        Self { core: Arc::clone(core), key }
+    }
+}
+
+impl<P> Drop for Live<P> {
+    fn drop(&mut self) {
+        self.core.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// Makes a call and what follows from it.
+async fn drive<P: External>(
+    core: Arc<Core<P>>,
+    run: Run,
+    mut call: Call,
+    mut waiting: Option<Received>,
+    _live: Live<P>,
+) {
+    loop {
+        let permit = tokio::select! {
+            biased;
+            () = run.tasks.stopping() => None,
+            permit = core.permits.acquire() => permit.ok(),
+        };
+        let Some(permit) = permit else {
+            // The call was not begun: another run may begin it at once.
+            if let Err(error) = core.lessee.release(&core.db, &[call.effect.command.key]).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "a lease could not be ended; it will lapse");
+            }
+            return;
+        };
+        let verdict = core.call(&call).await;
+        let recorded = core.record(&call, &verdict).await;
+        drop(permit);
+        let Some(recorded) = recorded else {
+            if let Some(received) = waiting {
+                run.replies.give_up(received.ticket).await;
+            }
+            return;
+        };
+        answer(&run, waiting.take(), &recorded).await;
+        match recorded.next {
+            Some(next) => call = next,
+            None => return,
+        }
+    }
+}
+
+/// Tells the attempt in hand, and those attempts that the row remembers.
+async fn answer(run: &Run, waiting: Option<Received>, recorded: &Recorded) {
+    let in_hand = waiting.as_ref().map(|received| received.command.command_id);
+    if let Some(received) = waiting {
+        run.replies.send(received.command.reply(recorded.outcome.clone()), Some(received.ticket)).await;
+    }
+    for reply in &recorded.replies {
+        if Some(reply.command_id) != in_hand {
+            run.replies.send(reply.clone(), None).await;
+        }
+    }
+}

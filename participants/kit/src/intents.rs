@@ -1,0 +1,112 @@
+//! The first transaction of external effects: a batch becomes answers, tombstones, and calls that are to be made.
+//!
+//! Not for making calls. Must hold: a call is handed out only with its intent committed and leased to this run.
+
+use std::sync::Arc;
+
+use db::Db;
+use saga_defs::{Command, Outcome, Timestamp};
+use sea_orm::{DatabaseTransaction, DbErr};
+
+use crate::Error;
+use crate::handler::{Received, rounds};
+use crate::inbox::{self, Answer, Decision, State};
+use crate::leases::Lessee;
+use crate::rows::{self, Model};
+use crate::verdict::Call;
+
+/// What becomes of one command.
+pub(crate) enum Planned {
+    /// It is answered at once; and how that is counted.
+    Answer(Outcome, &'static str),
+    /// A call is to be made for it.
+    Call(Box<Call>),
+}
+
+impl Planned {
+    /// How the command is counted.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Answer(_, label) => label,
+            Self::Call(_) => "applied",
+        }
+    }
+}
+
+/// Writes a batch's intents; one plan per command, in order.
+pub(crate) async fn plan(db: &Db, lessee: Lessee, undoable: bool, batch: &[Received]) -> Result<Vec<Planned>, Error> {
+    let commands: Arc<[Command]> = batch.iter().map(|received| received.command.clone()).collect();
+    let now = db.now();
+    let planned = db.transaction(move |tx| {
+        let planner = Planner { lessee, undoable, now, commands: Arc::clone(&commands) };
+        Box::pin(async move { planner.plan(tx).await })
+    });
+    Ok(planned.await?)
+}
+
+struct Planner {
+    lessee: Lessee,
+    undoable: bool,
+    now: Timestamp,
+    commands: Arc<[Command]>,
+}
+
+impl Planner {
+    async fn plan(&self, tx: &DatabaseTransaction) -> Result<Vec<Planned>, DbErr> {
+        let mut planned: Vec<Option<Planned>> = self.commands.iter().map(|_| None).collect();
+        for positions in rounds(self.commands.iter().map(|command| command.key)) {
+            let commands: Vec<&Command> = positions.iter().map(|position| &self.commands[*position]).collect();
+            let mut claimed = rows::claim(tx, self.lessee.participant, self.now, &commands).await?;
+            let mut changed = Vec::new();
+            for (position, command) in positions.into_iter().zip(commands) {
+                let claimed =
+                    claimed.remove(&command.key).ok_or_else(|| DbErr::Custom("a claimed row is gone".into()))?;
+                let state = claimed.state()?;
+                planned[position] = Some(self.one(command, state, claimed.row, &mut changed)?);
+            }
+            rows::save(tx, &changed).await?;
+        }
+        planned.into_iter().map(|one| one.ok_or_else(|| DbErr::Custom("a command was in no round".into()))).collect()
+    }
+
+    fn one(
+        &self,
+        command: &Command,
+        state: Option<State>,
+        mut row: Model,
+        changed: &mut Vec<Model>,
+    ) -> Result<Planned, DbErr> {
+        let fit = row.fit(self.lessee.participant, command);
+        let decision = inbox::decide(state, command.verb, self.undoable, fit);
+        let planned = match decision {
+            Decision::Execute => {
+                row.command = Some(rows::write(command)?);
+                self.lessee.take(&mut row, self.now);
+                Planned::Call(Box::new(Call::of(&row)?))
+            }
+            Decision::Undo => {
+                row.close(State::Undoing, self.now);
+                row.calls = 0;
+                row.undo_command = Some(rows::write(command)?);
+                self.lessee.take(&mut row, self.now);
+                Planned::Call(Box::new(Call::of(&row)?))
+            }
+            Decision::Tombstone => {
+                row.close(State::Tombstoned, self.now);
+                Planned::Answer(inbox::nothing_to_undo(), inbox::label(decision))
+            }
+            Decision::RequestUndo => {
+                row.undo_requested = true;
+                row.undo_command = Some(rows::write(command)?);
+                row.updated_at = self.now.0;
+                Planned::Answer(inbox::outcome(Answer::Retry, None), inbox::label(decision))
+            }
+            Decision::Answer(answer) => {
+                let stored = row.outcome(command.verb)?;
+                return Ok(Planned::Answer(inbox::outcome(answer, stored.as_ref()), inbox::label(decision)));
+            }
+        };
+        changed.push(row);
+        Ok(planned)
+    }
+}

@@ -1,0 +1,112 @@
+//! Who continues an open external call: every intent is either leased to a live run or due at a known instant.
+//!
+//! Not for safety: two runs that both call a provider say the same provider key, and the row's state decides whose
+//! verdict counts. Leases only save work. Must hold: an open call is never without an instant at which it is due.
+
+use std::time::Duration;
+
+use db::Db;
+use saga_defs::Timestamp;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::SimpleExpr;
+use sea_orm::{Condition, QueryOrder, QuerySelect};
+
+use crate::Error;
+use crate::inbox::State;
+use crate::rows::{self, Column, Entity, Model};
+
+/// One run of one participant, as the owner of leases.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lessee {
+    pub(crate) participant: &'static str,
+    pub(crate) owner: Uuid,
+    pub(crate) lease: Duration,
+}
+
+impl Lessee {
+    /// Leases `row` to this run.
+    pub(crate) fn take(&self, row: &mut Model, now: Timestamp) {
+        row.owner = Some(self.owner);
+        row.lease_until = Some(self.until(now));
+        row.updated_at = now.0;
+    }
+
+    fn until(&self, now: Timestamp) -> i64 {
+        now.plus_ms(u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)).0
+    }
+
+    fn open(&self) -> Condition {
+        let states = [State::Intent.as_str(), State::Undoing.as_str()];
+        Condition::all().add(Column::Participant.eq(self.participant)).add(Column::State.is_in(states))
+    }
+
+    /// Ends the leases of all other runs: they are known to be gone.
+    pub(crate) async fn take_over(&self, db: &Db) -> Result<(), Error> {
+        let others = self.open().add(Column::Owner.is_not_null()).add(Column::Owner.ne(self.owner));
+        self.end(db, others).await
+    }
+
+    /// Ends this run's leases of `keys`, so that another run continues at once.
+    pub(crate) async fn release(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
+        let own = self.open().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()));
+        self.end(db, own).await
+    }
+
+    async fn end(&self, db: &Db, which: Condition) -> Result<(), Error> {
+        let now = db.now().0;
+        update(db, which, vec![(Column::LeaseUntil, Expr::value(now)), (Column::Owner, Expr::value(None::<Uuid>))])
+            .await
+    }
+
+    /// Makes this run's leases of `keys` last longer.
+    pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
+        let until = self.until(db.now());
+        let own = self.open().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()));
+        update(db, own, vec![(Column::LeaseUntil, Expr::value(until))]).await
+    }
+
+    /// Up to `max` open calls that nobody has under way, the longest due first.
+    pub(crate) async fn due(&self, db: &Db, max: usize) -> Result<Vec<Uuid>, Error> {
+        Entity::find()
+            .select_only()
+            .column(Column::Key)
+            .filter(self.open().add(Column::LeaseUntil.lte(db.now().0)))
+            .order_by_asc(Column::LeaseUntil)
+            .order_by_asc(Column::Key)
+            .limit(u64::try_from(max).unwrap_or(u64::MAX))
+            .into_tuple()
+            .all(db.reader())
+            .await
+            .map_err(|error| Error::Db(error.into()))
+    }
+
+    /// Leases those of `keys` that are still due.
+    pub(crate) async fn claim(self, db: &Db, keys: Vec<Uuid>) -> Result<Vec<Model>, Error> {
+        let now = db.now();
+        let claimed = db.transaction(move |tx| {
+            let keys = keys.clone();
+            Box::pin(async move {
+                let mut due = rows::lock(tx, keys).await?;
+                due.retain(|row| row.is_open() && row.lease_until.is_none_or(|until| until <= now.0));
+                for row in &mut due {
+                    self.take(row, now);
+                }
+                rows::save(tx, &due).await?;
+                Ok(due)
+            })
+        });
+        Ok(claimed.await?)
+    }
+}
+
+async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>) -> Result<(), Error> {
+    db.transaction(move |tx| {
+        let mut update = Entity::update_many().filter(which.clone());
+        for (column, value) in &values {
+            update = update.col_expr(*column, value.clone());
+        }
+        Box::pin(async move { update.exec(tx).await.map(|_| ()) })
+    })
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Publishes a participant's replies and tells the intake when they are safe.
+//!
+//! A participant has no outbox: an unconfirmed reply is published again from memory, and a reply lost with this
+//! process is given again from the inbox, because its delivery was not acknowledged. Must hold: what is in hand is
+//! bounded, and fates are listened to whatever else is waited for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::Tasks;
+use saga_defs::{Reply, message};
+use tokio::sync::mpsc;
+use transport::{Handed, Message, Publisher, Queue, Settled};
+use uuid::Uuid;
+
+use crate::handler::{Answered, Ticket};
+use crate::serve::Options;
+
+/// Pause after a publisher had no room, in case it says at once that it has.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+
+/// Replies that were encoded together, and the tickets they give back.
+#[derive(Debug)]
+struct Group {
+    tickets: Vec<Ticket>,
+    unconfirmed: usize,
+}
+
+/// The publishing end.
+pub(crate) struct Outgoing {
+    publisher: Arc<dyn Publisher>,
+    confirm: mpsc::Sender<Vec<Ticket>>,
+    options: Options,
+    /// Waits for room.
+    waiting: VecDeque<Message>,
+    /// Handed over, waits for its fate.
+    sent: BTreeMap<Uuid, Message>,
+    groups: BTreeMap<u64, Group>,
+    /// Messages that are not confirmed yet, waiting or sent, and the group of each.
+    group_of: BTreeMap<Uuid, u64>,
+    last: u64,
+}
+
+impl Outgoing {
+    pub(crate) fn new(publisher: Arc<dyn Publisher>, confirm: mpsc::Sender<Vec<Ticket>>, options: Options) -> Self {
+        Self {
+            publisher,
+            confirm,
+            options,
+            waiting: VecDeque::new(),
+            sent: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            group_of: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    /// Runs until nobody can answer any more and all replies are safe, or shutdown's patience ends.
+    pub(crate) async fn run(mut self, mut answered: mpsc::Receiver<Answered>, tasks: Tasks) {
+        let mut open = true;
+        let mut buffer = Vec::new();
+        while open || !self.group_of.is_empty() {
+            let room = self.group_of.len() < self.options.replies_max;
+            let publisher = Arc::clone(&self.publisher);
+            tokio::select! {
+                biased;
+                fates = publisher.settled(), if !self.sent.is_empty() => {
+                    if !self.settle(fates).await {
+                        return;
+                    }
+                }
+                taken = answered.recv_many(&mut buffer, message::BATCH_ITEMS_MAX), if open && room => {
+                    open = taken > 0;
+                    if !self.accept(std::mem::take(&mut buffer)).await {
+                        return;
+                    }
+                }
+                () = wait_for_room(&*publisher), if !self.waiting.is_empty() => self.publish(),
+                () = patience(&tasks, self.options.drain), if !open => {
+                    tracing::warn!(replies = self.group_of.len(), "stopped before all replies were confirmed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Encodes answers and hands them over. False when the intake is gone.
+    async fn accept(&mut self, answers: Vec<Answered>) -> bool {
+        let tickets: Vec<Ticket> = answers.iter().filter_map(|answer| answer.ticket).collect();
+        let replies: Vec<Reply> = answers.into_iter().filter_map(|answer| answer.reply).collect();
+        if replies.is_empty() {
+            return self.give_back(tickets).await;
+        }
+        self.last += 1;
+        let origin = replies[0].command_id;
+        let bodies = message::encode(&replies);
+        self.groups.insert(self.last, Group { tickets, unconfirmed: bodies.len() });
+        for (n, body) in bodies.into_iter().enumerate() {
+            // Unlike any other of this publisher, and the same whenever it is handed over again.
+            let id = Uuid::new_v5(&origin, format!("{}/{n}", self.last).as_bytes());
+            self.group_of.insert(id, self.last);
+            self.waiting.push_back(Message { id, queue: Queue::Replies, body: body.into() });
+        }
+        self.publish();
+        true
+    }
+
+    fn publish(&mut self) {
+        let messages: Vec<Message> = self.waiting.drain(..).collect();
+        let handed = self.publisher.publish(&messages);
+        for (message, handed) in messages.into_iter().zip(handed) {
+            match handed {
+                Handed::Over => {
+                    self.sent.insert(message.id, message);
+                }
+                Handed::NoRoom => self.waiting.push_back(message),
+            }
+        }
+    }
+
+    /// Takes note of fates. False when the intake is gone.
+    async fn settle(&mut self, fates: Vec<Settled>) -> bool {
+        let mut tickets = Vec::new();
+        for fate in fates {
+            let Some(message) = self.sent.remove(&fate.id) else { continue };
+            if fate.confirmed {
+                tickets.extend(self.confirmed(fate.id));
+            } else {
+                self.waiting.push_back(message);
+            }
+        }
+        self.publish();
+        self.give_back(tickets).await
+    }
+
+    /// The tickets of the message's group, when it was the last of them.
+    fn confirmed(&mut self, id: Uuid) -> Vec<Ticket> {
+        let Some(number) = self.group_of.remove(&id) else { return Vec::new() };
+        let Some(group) = self.groups.get_mut(&number) else { return Vec::new() };
+        group.unconfirmed -= 1;
+        if group.unconfirmed > 0 {
+            return Vec::new();
+        }
+        self.groups.remove(&number).map(|group| group.tickets).unwrap_or_default()
+    }
+
+    async fn give_back(&self, tickets: Vec<Ticket>) -> bool {
+        tickets.is_empty() || self.confirm.send(tickets).await.is_ok()
+    }
+}
+
+async fn wait_for_room(publisher: &dyn Publisher) {
+    publisher.room(&Queue::Replies).await;
+    tokio::time::sleep(ROOM_PAUSE).await;
+}
+
+async fn patience(tasks: &Tasks, drain: Duration) {
+    tasks.stopping().await;
+    tokio::time::sleep(drain).await;
+}

@@ -1,0 +1,269 @@
+//! Serves a participant's queue: receive, handle, publish replies, await their confirms, acknowledge.
+//!
+//! Not for what a command means: that is the [`Handler`]'s. Must hold: a delivery is acknowledged only when every
+//! reply it asked for is confirmed; receiving and acknowledging never wait for handling, and nothing here waits for
+//! the engine while the engine waits for it; every queue between the three tasks is bounded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::Tasks;
+use saga_defs::{Command, message};
+use tokio::sync::mpsc;
+use transport::{Consumer, Delivery, Queue, Transport};
+
+use crate::handler::{Handler, Received, Replies, Run, Ticket};
+use crate::publish::Outgoing;
+use crate::{Error, inbox};
+
+/// How a participant's queue is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Most deliveries in hand.
+    pub prefetch: usize,
+    /// Most deliveries handled as one batch.
+    pub batch_max: usize,
+    /// Most replies waiting for the publisher, and most of its messages waiting for their confirms.
+    pub replies_max: usize,
+    /// Wait before a batch that met a failed database is handled again; doubled each time up to the maximum.
+    pub backoff: Duration,
+    /// Longest such wait.
+    pub backoff_max: Duration,
+    /// How often a single command is tried that fails for a reason that waiting does not mend.
+    pub poison_attempts_max: u32,
+    /// How long a shutdown waits for the confirms of replies that were handed over.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            prefetch: 64,
+            batch_max: 32,
+            replies_max: 256,
+            backoff: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(2),
+            poison_attempts_max: 5,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Starts serving; ends by itself when `tasks` stop and what is in hand is done.
+pub fn serve(handler: Arc<dyn Handler>, transport: &dyn Transport, tasks: &Tasks, options: Options) {
+    let participant = handler.participant();
+    let consumer = transport.consumer(&Queue::Participant(participant.to_owned()), options.prefetch);
+    let (replies, answered) = Replies::channel(options.replies_max);
+    let (batches, work) = mpsc::channel(1);
+    let (confirm, confirmed) = mpsc::channel(options.replies_max);
+    let run = Run { replies, tasks: tasks.clone() };
+    let intake = Intake { participant, consumer, open: Open::default(), batch_max: options.batch_max };
+    tasks.spawn(intake.run(tasks.clone(), batches, confirmed));
+    tasks.spawn(Worker { handler, run, options }.run(work));
+    tasks.spawn(Outgoing::new(transport.publisher(), confirm, options).run(answered, tasks.clone()));
+}
+
+/// Deliveries in hand: for each its tag and how many answers are still owed.
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    deliveries: BTreeMap<Ticket, (u64, usize)>,
+}
+
+impl Open {
+    fn begin(&mut self, tag: u64, answers: usize) -> Ticket {
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.deliveries.insert(ticket, (tag, answers));
+        ticket
+    }
+
+    /// Takes answers back; the tags of deliveries that are complete.
+    fn settle(&mut self, tickets: Vec<Ticket>) -> Vec<u64> {
+        let mut complete = Vec::new();
+        for ticket in tickets {
+            let Some((tag, owed)) = self.deliveries.get_mut(&ticket) else { continue };
+            *owed = owed.saturating_sub(1);
+            if *owed == 0 {
+                complete.push(*tag);
+                self.deliveries.remove(&ticket);
+            }
+        }
+        complete
+    }
+}
+
+/// Receives and acknowledges.
+struct Intake {
+    participant: &'static str,
+    consumer: Box<dyn Consumer>,
+    open: Open,
+    batch_max: usize,
+}
+
+impl Intake {
+    async fn run(
+        mut self,
+        tasks: Tasks,
+        batches: mpsc::Sender<Vec<Received>>,
+        mut confirmed: mpsc::Receiver<Vec<Ticket>>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                tickets = confirmed.recv() => match tickets {
+                    Some(tickets) => self.acknowledge(tickets).await,
+                    None => return,
+                },
+                () = tasks.stopping() => break,
+                received = receive(&mut self.consumer, &batches, self.batch_max) => match received {
+                    Some((permit, deliveries)) => {
+                        let (batch, unreadable) = self.decode(&deliveries);
+                        if !batch.is_empty() {
+                            permit.send(batch);
+                        }
+                        if !unreadable.is_empty() {
+                            self.consumer.acknowledge(&unreadable).await;
+                        }
+                    }
+                    None => break,
+                },
+            }
+        }
+        drop(batches);
+        while let Some(tickets) = confirmed.recv().await {
+            self.acknowledge(tickets).await;
+        }
+    }
+
+    async fn acknowledge(&mut self, tickets: Vec<Ticket>) {
+        let tags = self.open.settle(tickets);
+        if !tags.is_empty() {
+            self.consumer.acknowledge(&tags).await;
+        }
+    }
+
+    /// The commands of `deliveries`, and the tags of those without any that could be read.
+    fn decode(&mut self, deliveries: &[Delivery]) -> (Vec<Received>, Vec<u64>) {
+        let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
+        for delivery in deliveries {
+            let commands = read(self.participant, &delivery.body);
+            if commands.is_empty() {
+                unreadable.push(delivery.tag);
+                continue;
+            }
+            let ticket = self.open.begin(delivery.tag, commands.len());
+            batch.extend(commands.into_iter().map(|command| Received { command, ticket }));
+        }
+        (batch, unreadable)
+    }
+}
+
+/// Waits until the worker is free, then for deliveries: a batch is what arrived meanwhile. Cancel-safe.
+async fn receive<'a>(
+    consumer: &mut Box<dyn Consumer>,
+    batches: &'a mpsc::Sender<Vec<Received>>,
+    max: usize,
+) -> Option<(mpsc::Permit<'a, Vec<Received>>, Vec<Delivery>)> {
+    let permit = batches.reserve().await.ok()?;
+    let deliveries = consumer.receive(max).await?;
+    Some((permit, deliveries))
+}
+
+/// The readable commands for this participant. The others are counted and dropped: asking again would not mend them,
+/// and the engine learns from silence.
+fn read(participant: &'static str, body: &str) -> Vec<Command> {
+    let items = message::decode::<Command>(body).unwrap_or_else(|error| vec![Err(error)]);
+    let mut commands = Vec::with_capacity(items.len());
+    for item in items {
+        match item {
+            Ok(command) if command.participant == participant => commands.push(command),
+            Ok(command) => {
+                tracing::error!(participant, ?command, "a command for another participant came to this queue");
+                inbox::count(participant, "invalid");
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(participant, error, "a command could not be read");
+                inbox::count(participant, "invalid");
+            }
+        }
+    }
+    commands
+}
+
+/// Handles batches, one at a time.
+struct Worker {
+    handler: Arc<dyn Handler>,
+    run: Run,
+    options: Options,
+}
+
+impl Worker {
+    async fn run(self, mut work: mpsc::Receiver<Vec<Received>>) {
+        let mut backoff = self.options.backoff;
+        while let Err(error) = self.handler.start(&self.run).await {
+            if !self.pause(&error, &mut backoff).await {
+                return;
+            }
+        }
+        while let Some(batch) = work.recv().await {
+            if !self.handle(batch).await {
+                return;
+            }
+        }
+    }
+
+    /// Handles a batch until it is done. Waiting mends a busy database; any other failure is traced to the guilty
+    /// command by halving the batch, so that the others go through. False when shutdown came first.
+    async fn handle(&self, batch: Vec<Received>) -> bool {
+        let mut parts = vec![batch];
+        let (mut backoff, mut failures) = (self.options.backoff, 0);
+        while let Some(mut part) = parts.pop() {
+            let Err(error) = self.handler.handle(&self.run, &part).await else {
+                (backoff, failures) = (self.options.backoff, 0);
+                continue;
+            };
+            if !error.is_transient() && part.len() > 1 {
+                let rest = part.split_off(part.len() / 2);
+                parts.extend([rest, part]);
+                continue;
+            }
+            failures += 1;
+            if !error.is_transient() && failures >= self.options.poison_attempts_max {
+                self.give_up(&part, &error).await;
+                (backoff, failures) = (self.options.backoff, 0);
+                continue;
+            }
+            parts.push(part);
+            if !self.pause(&error, &mut backoff).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn give_up(&self, part: &[Received], error: &Error) {
+        for received in part {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, command = ?received.command, "a command can't be handled and is left unanswered");
+            inbox::count(self.handler.participant(), "invalid");
+        }
+        for received in part {
+            self.run.replies.give_up(received.ticket).await;
+        }
+    }
+
+    async fn pause(&self, error: &Error, backoff: &mut Duration) -> bool {
+        let wait = *backoff;
+        *backoff = (wait * 2).min(self.options.backoff_max);
+        self.warn(error);
+        self.run.tasks.sleep(wait).await
+    }
+
+    fn warn(&self, error: &Error) {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, participant = self.handler.participant(), "the database failed; again soon");
+    }
+}

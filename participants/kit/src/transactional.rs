@@ -1,0 +1,213 @@
+//! The shape whose effects are rows of the participant's own database: inbox, effects and stored replies of a whole
+//! batch in one transaction.
+//!
+//! Not for anything that leaves the database: see [`crate::external`]. Must hold: what is answered was committed;
+//! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use db::Db;
+use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm::{DatabaseTransaction, DbErr};
+
+use crate::handler::{Handler, Received, Run, rounds};
+use crate::inbox::{self, Decision, State};
+use crate::rows::{self, Claimed, Model};
+use crate::{Error, Transactional};
+
+/// Serves a [`Transactional`] participant over the inbox of its database.
+pub struct TransactionalHandler<P> {
+    db: Db,
+    participant: Arc<P>,
+}
+
+impl<P: Transactional> fmt::Debug for TransactionalHandler<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TransactionalHandler({})", self.participant.name())
+    }
+}
+
+impl<P: Transactional> TransactionalHandler<P> {
+    /// A handler over `db`, whose ladder must have the inbox table.
+    #[must_use]
+    pub fn new(db: Db, participant: P) -> Self {
+        Self { db, participant: Arc::new(participant) }
+    }
+
+    /// Handles commands in one transaction; one outcome each, in order.
+    ///
+    /// # Errors
+    /// When the database failed; nothing happened then.
+    pub async fn apply(&self, commands: &[&Command]) -> Result<Vec<Outcome>, Error> {
+        let commands: Arc<[Command]> = commands.iter().map(|command| (*command).clone()).collect();
+        let participant = Arc::clone(&self.participant);
+        let now = self.db.now();
+        let answers = self
+            .db
+            .transaction(move |tx| {
+                let batch = Batch { participant: Arc::clone(&participant), commands: Arc::clone(&commands), now };
+                Box::pin(async move { batch.apply(tx).await })
+            })
+            .await?;
+        for (_, result) in &answers {
+            inbox::count(self.participant.name(), result);
+        }
+        Ok(answers.into_iter().map(|(outcome, _)| outcome).collect())
+    }
+}
+
+#[async_trait]
+impl<P: Transactional> Handler for TransactionalHandler<P> {
+    fn participant(&self) -> &'static str {
+        self.participant.name()
+    }
+
+    async fn start(&self, _run: &Run) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error> {
+        let commands: Vec<&Command> = batch.iter().map(|received| &received.command).collect();
+        let outcomes = self.apply(&commands).await?;
+        for (received, outcome) in batch.iter().zip(outcomes) {
+            run.replies.send(received.command.reply(outcome), Some(received.ticket)).await;
+        }
+        Ok(())
+    }
+}
+
+/// An outcome and how it is counted.
+type Counted = (Outcome, &'static str);
+
+/// What one transaction is about.
+struct Batch<P> {
+    participant: Arc<P>,
+    commands: Arc<[Command]>,
+    now: Timestamp,
+}
+
+impl<P: Transactional> Batch<P> {
+    async fn apply(&self, tx: &DatabaseTransaction) -> Result<Vec<Counted>, DbErr> {
+        let mut answers: Vec<Option<Counted>> = vec![None; self.commands.len()];
+        for positions in rounds(self.commands.iter().map(|command| command.key)) {
+            let commands: Vec<&Command> = positions.iter().map(|position| &self.commands[*position]).collect();
+            for (position, answer) in positions.iter().zip(self.round(tx, &commands).await?) {
+                answers[*position] = Some(answer);
+            }
+        }
+        answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command was in no round"))).collect()
+    }
+
+    /// Handles commands with different keys.
+    async fn round(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<Vec<Counted>, DbErr> {
+        let name = self.participant.name();
+        let mut claimed = rows::claim(tx, name, self.now, commands).await?;
+        let mut round = Round { answers: vec![None; commands.len()], ..Round::default() };
+        let (mut executes, mut undos) = (Vec::new(), Vec::new());
+        for (position, command) in commands.iter().enumerate() {
+            let Claimed { row, fresh } = claimed.remove(&command.key).ok_or_else(|| bug("a claimed row is gone"))?;
+            let state = if fresh { None } else { Some(row.state()?) };
+            let decision = inbox::decide(state, command.verb, self.participant.undoable(), row.fit(name, command));
+            match decision {
+                Decision::Execute => executes.push((position, row)),
+                Decision::Undo => undos.push((position, row)),
+                Decision::Tombstone => round.tombstone(position, row, self.now),
+                Decision::RequestUndo => return Err(bug("a transactional effect is never open")),
+                Decision::Answer(answer) => {
+                    let stored = row.outcome(command.verb)?;
+                    let outcome = inbox::outcome(answer, stored.as_ref());
+                    round.answers[position] = Some((outcome, inbox::label(decision)));
+                }
+            }
+        }
+        self.run(tx, Verb::Execute, commands, executes, &mut round).await?;
+        self.run(tx, Verb::Compensate, commands, undos, &mut round).await?;
+        rows::save(tx, &round.saved).await?;
+        rows::forget(tx, &round.forgotten).await?;
+        round.answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command has no answer"))).collect()
+    }
+
+    /// Lets the participant make or undo a slice of effects.
+    async fn run(
+        &self,
+        tx: &DatabaseTransaction,
+        verb: Verb,
+        commands: &[&Command],
+        slice: Vec<(usize, Model)>,
+        round: &mut Round,
+    ) -> Result<(), DbErr> {
+        if slice.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<&Command> = slice.iter().map(|(position, _)| commands[*position]).collect();
+        let outcomes = match verb {
+            Verb::Execute => self.participant.execute(tx, self.now, &asked).await?,
+            Verb::Compensate => self.participant.undo(tx, self.now, &asked).await?,
+        };
+        if outcomes.len() != slice.len() {
+            return Err(bug("a participant must give one outcome per command"));
+        }
+        for ((position, row), outcome) in slice.into_iter().zip(outcomes) {
+            round.settle(position, row, verb, outcome, self.now)?;
+        }
+        Ok(())
+    }
+}
+
+/// What one round comes to.
+#[derive(Default)]
+struct Round {
+    answers: Vec<Option<Counted>>,
+    saved: Vec<Model>,
+    forgotten: Vec<sea_orm::prelude::Uuid>,
+}
+
+impl Round {
+    fn tombstone(&mut self, position: usize, mut row: Model, now: Timestamp) {
+        row.close(State::Tombstoned, now);
+        self.saved.push(row);
+        self.answers[position] = Some((inbox::nothing_to_undo(), inbox::label(Decision::Tombstone)));
+    }
+
+    fn settle(
+        &mut self,
+        position: usize,
+        mut row: Model,
+        verb: Verb,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Result<(), DbErr> {
+        let state = match (verb, &outcome) {
+            (Verb::Execute, Outcome::Succeeded { .. }) => Some(State::Executed),
+            (Verb::Execute, Outcome::Refused { .. }) => Some(State::Refused),
+            (Verb::Compensate, Outcome::Succeeded { .. }) => Some(State::Undone),
+            (Verb::Compensate, Outcome::Refused { .. }) => Some(State::UndoRefused),
+            (Verb::Execute | Verb::Compensate, Outcome::Retry { .. }) => None,
+        };
+        let result = match (state, verb) {
+            (Some(state), _) => {
+                let text = Some(rows::write(&outcome)?);
+                match verb {
+                    Verb::Execute => row.execute_outcome = text,
+                    Verb::Compensate => row.compensate_outcome = text,
+                }
+                row.close(state, now);
+                self.saved.push(row);
+                "applied"
+            }
+            (None, Verb::Execute) => {
+                self.forgotten.push(row.key);
+                "retry"
+            }
+            (None, Verb::Compensate) => "retry",
+        };
+        self.answers[position] = Some((outcome, result));
+        Ok(())
+    }
+}
+
+fn bug(what: &'static str) -> DbErr {
+    DbErr::Custom(what.to_owned())
+}

@@ -1,0 +1,207 @@
+//! What a provider's verdict does to an effect: recorded together with the owner's rows in one transaction, and told
+//! to everybody who asked.
+//!
+//! Not for calling providers: that is [`crate::external`]. Must hold: a verdict counts only while its call is open,
+//! so that the verdict of a run that was taken over changes nothing twice; whoever records that an effect stands
+//! that was to be undone opens the undo in that same transaction.
+
+use db::Db;
+use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, ids};
+use sea_orm::{DatabaseTransaction, DbErr};
+
+use crate::inbox::{self, OPEN_RETRY_MS, State};
+use crate::leases::Lessee;
+use crate::rows::{self, Model};
+use crate::{Effect, Error, External, Verdict};
+
+/// Longest wait between two calls for one effect.
+const BACKOFF_MAX_MS: u64 = 30_000;
+/// Wait after the first call without a definite verdict.
+const BACKOFF_MIN_MS: u64 = 500;
+
+/// A call to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) verb: Verb,
+    pub(crate) effect: Effect,
+}
+
+/// What recording a verdict came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    /// What the attempt in hand is answered.
+    pub(crate) outcome: Outcome,
+    /// What is told to earlier attempts that the row remembers.
+    pub(crate) replies: Vec<Reply>,
+    /// The call that follows.
+    pub(crate) next: Option<Call>,
+}
+
+impl Call {
+    /// The call that an open row waits for.
+    pub(crate) fn of(row: &Model) -> Result<Self, DbErr> {
+        let verb = match row.state()? {
+            State::Intent => Verb::Execute,
+            State::Undoing => Verb::Compensate,
+            state @ (State::Executed | State::Refused | State::Tombstoned | State::Undone | State::UndoRefused) => {
+                return Err(DbErr::Custom(format!("no call is open in state {}", state.as_str())));
+            }
+        };
+        let command = row.command.as_deref().ok_or_else(|| DbErr::Custom("an open row lacks its command".into()))?;
+        let output = match (verb, row.outcome(Verb::Execute)?) {
+            (Verb::Compensate, Some(Outcome::Succeeded { output })) => Some(output),
+            (Verb::Execute | Verb::Compensate, _) => None,
+        };
+        let effect = Effect {
+            command: rows::read(command)?,
+            provider_key: ids::provider_key(row.key, verb),
+            provider_ref: row.provider_ref.clone(),
+            output,
+        };
+        Ok(Self { verb, effect })
+    }
+
+    fn open_state(&self) -> State {
+        match self.verb {
+            Verb::Execute => State::Intent,
+            Verb::Compensate => State::Undoing,
+        }
+    }
+}
+
+/// Records what `call` taught.
+pub(crate) async fn record<P: External>(
+    db: &Db,
+    participant: &std::sync::Arc<P>,
+    lessee: Lessee,
+    call: &Call,
+    verdict: &Verdict,
+) -> Result<Recorded, Error> {
+    let (participant, call, verdict) = (std::sync::Arc::clone(participant), call.clone(), verdict.clone());
+    let now = db.now();
+    let recorded = db.transaction(move |tx| {
+        let (participant, call, verdict) = (std::sync::Arc::clone(&participant), call.clone(), verdict.clone());
+        Box::pin(async move {
+            let Some(row) = rows::lock(tx, [call.effect.command.key]).await?.pop() else {
+                return Err(DbErr::RecordNotFound("the row of an open call".to_owned()));
+            };
+            if row.state()? != call.open_state() {
+                return settled_elsewhere(&row, call.verb);
+            }
+            let (retry_after_ms, provider_ref) = match verdict {
+                Verdict::Definite(Outcome::Retry { after_ms }) => (after_ms, None),
+                Verdict::Unknown { retry_after_ms, provider_ref } => (retry_after_ms, provider_ref),
+                Verdict::Definite(outcome) => {
+                    participant.record(tx, now, &call.effect, call.verb, &outcome).await?;
+                    let undoable = participant.undoable();
+                    return Definite { lessee, undoable, now, verb: call.verb, outcome }.write(tx, row).await;
+                }
+            };
+            postpone(tx, lessee, now, row, retry_after_ms, provider_ref).await
+        })
+    });
+    Ok(recorded.await?)
+}
+
+/// Another run was first; its verdict stands.
+fn settled_elsewhere(row: &Model, verb: Verb) -> Result<Recorded, DbErr> {
+    let outcome = row.outcome(verb)?.unwrap_or(Outcome::Retry { after_ms: OPEN_RETRY_MS });
+    Ok(Recorded { outcome, replies: Vec::new(), next: None })
+}
+
+/// Nothing was learnt: the call stays open and becomes due again.
+async fn postpone(
+    tx: &DatabaseTransaction,
+    lessee: Lessee,
+    now: Timestamp,
+    mut row: Model,
+    retry_after_ms: u64,
+    provider_ref: Option<String>,
+) -> Result<Recorded, DbErr> {
+    // A run that took the call over goes on by itself; only what was learnt of the provider's object is kept.
+    if row.owner == Some(lessee.owner) {
+        row.owner = None;
+        row.lease_until = Some(now.plus_ms(backoff_ms(row.calls).max(retry_after_ms)).0);
+        row.calls = row.calls.saturating_add(1);
+    }
+    row.provider_ref = provider_ref.or(row.provider_ref);
+    row.updated_at = now.0;
+    rows::save(tx, &[row]).await?;
+    Ok(Recorded { outcome: Outcome::Retry { after_ms: retry_after_ms }, replies: Vec::new(), next: None })
+}
+
+fn backoff_ms(calls: i32) -> u64 {
+    let doublings = u32::try_from(calls).unwrap_or(0).min(16);
+    (BACKOFF_MIN_MS << doublings).min(BACKOFF_MAX_MS)
+}
+
+/// A definite verdict about to be written.
+struct Definite {
+    lessee: Lessee,
+    undoable: bool,
+    now: Timestamp,
+    verb: Verb,
+    outcome: Outcome,
+}
+
+impl Definite {
+    async fn write(self, tx: &DatabaseTransaction, mut row: Model) -> Result<Recorded, DbErr> {
+        let mut replies = Vec::new();
+        let text = Some(rows::write(&self.outcome)?);
+        match self.verb {
+            Verb::Execute => {
+                replies.extend(reply(row.command.as_deref(), &self.outcome)?);
+                row.execute_outcome = text;
+                self.executed(&mut row, &mut replies)?;
+            }
+            Verb::Compensate => {
+                replies.extend(reply(row.undo_command.as_deref(), &self.outcome)?);
+                row.compensate_outcome = text;
+                row.command = None;
+                row.undo_command = None;
+                let undone = matches!(self.outcome, Outcome::Succeeded { .. });
+                row.close(if undone { State::Undone } else { State::UndoRefused }, self.now);
+            }
+        }
+        rows::save(tx, std::slice::from_ref(&row)).await?;
+        let next = if row.is_open() { Some(Call::of(&row)?) } else { None };
+        Ok(Recorded { outcome: self.outcome, replies, next })
+    }
+
+    fn executed(&self, row: &mut Model, replies: &mut Vec<Reply>) -> Result<(), DbErr> {
+        let stands = matches!(self.outcome, Outcome::Succeeded { .. });
+        if stands && self.undoable {
+            row.strip_command()?;
+        } else {
+            row.command = None;
+        }
+        if stands && self.undoable && row.undo_requested {
+            row.close(State::Undoing, self.now);
+            row.calls = 0;
+            self.lessee.take(row, self.now);
+            return Ok(());
+        }
+        if !stands {
+            replies.extend(reply(row.undo_command.take().as_deref(), &inbox::nothing_to_undo())?);
+        }
+        row.close(if stands { State::Executed } else { State::Refused }, self.now);
+        Ok(())
+    }
+}
+
+fn reply(command: Option<&str>, outcome: &Outcome) -> Result<Option<Reply>, DbErr> {
+    let Some(text) = command else { return Ok(None) };
+    let command: Command = rows::read(text)?;
+    Ok(Some(command.reply(outcome.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_and_is_capped() {
+        assert_eq!([0, 1, 2].map(backoff_ms), [500, 1_000, 2_000]);
+        assert_eq!(backoff_ms(i32::MAX), BACKOFF_MAX_MS);
+    }
+}
