@@ -1,6 +1,12 @@
-//! The ladder of the owner `engine`.
+//! The ladder of the owner `engine`: sagas, what they were started with, their history, outbox and definitions.
+//!
+//! Must hold: the schema itself makes two open sagas with one business key, two sagas with one start key and two
+//! history rows with one number impossible, whatever the code does.
 
 use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::{
+    big_integer, big_integer_null, integer, pk_uuid, string, string_null, text, text_null, uuid, uuid_null,
+};
 
 /// The ladder of the owner `engine`.
 #[derive(Debug)]
@@ -9,6 +15,181 @@ pub struct Engine;
 #[async_trait::async_trait]
 impl MigratorTrait for Engine {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        Vec::new()
+        vec![Box::new(First)]
     }
+}
+
+/// Creates every table of the engine.
+struct First;
+
+impl MigrationName for First {
+    fn name(&self) -> &str {
+        "engine_0001_first"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for First {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let tables = [sagas(), start_keys(), saga_inputs(), history(), outbox(), late_replies(), definitions()];
+        for table in tables {
+            manager.create_table(table).await?;
+        }
+        let indexes = saga_indexes().into_iter().chain([commits(), due_messages(), contradictions()]);
+        for index in indexes {
+            manager.create_index(index).await?;
+        }
+        Ok(())
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+}
+
+/// The columns beside `state` repeat what the state says, for queries.
+fn sagas() -> TableCreateStatement {
+    Table::create()
+        .table("sagas")
+        .col(pk_uuid("id"))
+        .col(string("tenant"))
+        .col(string("principal"))
+        .col(string_null("business_key"))
+        .col(string("definition"))
+        .col(integer("definition_version"))
+        .col(string("digest"))
+        .col(integer("format"))
+        .col(string("status"))
+        .col(string_null("decision"))
+        .col(string_null("failure_code"))
+        .col(string_null("stuck_cause"))
+        // The step whose answer is outstanding, or that a person must look at.
+        .col(string_null("waiting_on"))
+        // Every change is guarded by the version it was decided on.
+        .col(big_integer("version"))
+        .col(big_integer_null("wake_at"))
+        .col(big_integer("created_at"))
+        .col(big_integer("updated_at"))
+        .col(big_integer_null("decided_at"))
+        .col(big_integer_null("ended_at"))
+        .col(text("state"))
+        .to_owned()
+}
+
+fn saga_indexes() -> [IndexCreateStatement; 4] {
+    let due = Index::create()
+        .name("sagas_wake_at")
+        .table("sagas")
+        .col("wake_at")
+        .and_where(Expr::col("wake_at").is_not_null())
+        .to_owned();
+    let by_status =
+        Index::create().name("sagas_tenant_status_id").table("sagas").col("tenant").col("status").col("id").to_owned();
+    let by_principal = Index::create()
+        .name("sagas_tenant_principal_id")
+        .table("sagas")
+        .col("tenant")
+        .col("principal")
+        .col("id")
+        .to_owned();
+    let one_open = Index::create()
+        .name("sagas_one_open_per_business_key")
+        .unique()
+        .table("sagas")
+        .col("tenant")
+        .col("business_key")
+        .and_where(Expr::col("business_key").is_not_null())
+        .and_where(Expr::col("ended_at").is_null())
+        .to_owned();
+    [due, by_status, by_principal, one_open]
+}
+
+/// Apart from sagas, because a start must be recognized longer than its saga is kept.
+fn start_keys() -> TableCreateStatement {
+    Table::create()
+        .table("start_keys")
+        .col(string("tenant"))
+        .col(string("principal"))
+        .col(string("key"))
+        .col(uuid("saga_id"))
+        .col(string("fingerprint"))
+        .col(big_integer("created_at"))
+        .primary_key(Index::create().col("tenant").col("principal").col("key"))
+        .to_owned()
+}
+
+/// Apart from sagas and history, because personal data in them must be erasable without touching either.
+fn saga_inputs() -> TableCreateStatement {
+    Table::create().table("saga_inputs").col(pk_uuid("saga_id")).col(text("body")).to_owned()
+}
+
+fn history() -> TableCreateStatement {
+    Table::create()
+        .table("history")
+        .col(uuid("saga_id"))
+        .col(big_integer("seq"))
+        .col(big_integer("at"))
+        .col(string("actor"))
+        .col(text_null("reason"))
+        .col(uuid_null("operation_id"))
+        .col(uuid("commit_id"))
+        .col(integer("format"))
+        .col(text("events"))
+        .primary_key(Index::create().col("saga_id").col("seq"))
+        .to_owned()
+}
+
+fn commits() -> IndexCreateStatement {
+    Index::create().name("history_commit_id").table("history").col("commit_id").to_owned()
+}
+
+fn outbox() -> TableCreateStatement {
+    Table::create()
+        .table("outbox")
+        .col(pk_uuid("id"))
+        .col(string("participant"))
+        .col(text("body"))
+        .col(big_integer("due_at"))
+        .col(integer("attempts"))
+        .col(big_integer("created_at"))
+        .to_owned()
+}
+
+fn due_messages() -> IndexCreateStatement {
+    Index::create().name("outbox_due_at").table("outbox").col("due_at").to_owned()
+}
+
+fn late_replies() -> TableCreateStatement {
+    Table::create()
+        .table("late_replies")
+        .col(uuid("saga_id"))
+        .col(uuid("command_id"))
+        .col(string("reason"))
+        .col(text("reply"))
+        .col(big_integer("received_at"))
+        .primary_key(Index::create().col("saga_id").col("command_id").col("reason"))
+        .to_owned()
+}
+
+/// Contradictions are counted again and again, and should be none.
+fn contradictions() -> IndexCreateStatement {
+    Index::create()
+        .name("late_replies_contradictions")
+        .table("late_replies")
+        .col("saga_id")
+        .and_where(Expr::col("reason").eq("contradiction"))
+        .to_owned()
+}
+
+fn definitions() -> TableCreateStatement {
+    Table::create()
+        .table("definitions")
+        .col(string("name"))
+        .col(integer("version"))
+        .col(string("digest"))
+        .col(text("body"))
+        .col(big_integer("published_at"))
+        .primary_key(Index::create().col("name").col("version"))
+        .to_owned()
 }

@@ -27,6 +27,9 @@ pub enum Error {
     /// The statement or the data is wrong: the same call will fail again.
     #[error("the database refused a statement")]
     Bug(#[source] DbErr),
+    /// COMMIT was sent and failed: the transaction may have happened all the same.
+    #[error("a commit failed, and its fate is unknown")]
+    UnknownCommit(#[source] DbErr),
     /// The task of a transaction ended without an answer: its fate is unknown.
     #[error("a transaction ended without an answer")]
     Unknown,
@@ -43,7 +46,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Transient(_) | Self::Unknown => true,
+            Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown => true,
             Self::Bug(_) => false,
         }
     }
@@ -94,6 +97,12 @@ impl Db {
         Ok(Self { writer, reader, clock: Arc::new(SystemClock) })
     }
 
+    /// The same database with another clock, for tests.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
     /// The connection for reading. Statements that write must go through [`Db::transaction`] or [`Db::writer`].
     #[must_use]
     pub fn reader(&self) -> &DatabaseConnection {
@@ -115,7 +124,8 @@ impl Db {
     /// Runs `work` in one transaction, in a task that nothing cancels; a busy database is tried again, whole.
     ///
     /// # Errors
-    /// What `work` or the commit failed with; the transaction is rolled back then.
+    /// What `work` failed with; the transaction is rolled back then. [`Error::UnknownCommit`] and
+    /// [`Error::Unknown`] leave open whether it happened, and are never tried again here.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a transaction either")]
     pub async fn transaction<T, F>(&self, work: F) -> Result<T, Error>
     where
@@ -127,8 +137,8 @@ impl Db {
             let mut attempt = 1;
             loop {
                 match run(&writer, &work).await {
-                    Err(error) if is_transient(&error) && attempt < ATTEMPTS_MAX => attempt += 1,
-                    result => return result.map_err(Error::from),
+                    Err(Error::Transient(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
+                    result => return result,
                 }
             }
         });
@@ -143,7 +153,7 @@ impl Db {
     }
 }
 
-async fn run<T, F>(writer: &DatabaseConnection, work: &F) -> Result<T, DbErr>
+async fn run<T, F>(writer: &DatabaseConnection, work: &F) -> Result<T, Error>
 where
     F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T>,
 {
@@ -151,10 +161,10 @@ where
         TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
     let tx = writer.begin_with_options(options).await?;
     match work(&tx).await {
-        Ok(value) => tx.commit().await.map(|()| value),
+        Ok(value) => tx.commit().await.map(|()| value).map_err(Error::UnknownCommit),
         Err(error) => {
             tx.rollback().await?;
-            Err(error)
+            Err(error.into())
         }
     }
 }
