@@ -10,13 +10,21 @@ pub mod clock;
 
 pub mod health;
 
+pub mod telemetry;
+
 pub mod metrics;
+
+pub mod retry;
+
+pub mod breaker;
 
 pub mod http;
 
 mod error;
 
+pub use breaker::{Breaker, BreakerError};
 pub use clock::{Clock, SystemClock};
 pub use error::Error;
 pub use health::Health;
+pub use retry::retry;
 pub use tasks::Tasks;

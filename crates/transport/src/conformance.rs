@@ -214,6 +214,7 @@ pub async fn a_ring_never_deadlocks(harness: &dyn Harness) {
     let [left, right] = &mut ends;
     let ring = async {
         tokio::select! {
+            biased;
             () = node(&*transport, &QUEUE, &there, Vec::new(), left, 0) => {}
             () = node(&*transport, &there, &QUEUE, tokens, right, TOKENS) => {}
         }
@@ -241,6 +242,7 @@ async fn node(
         let mut fate = handed.into_iter();
         outbox.retain(|_| fate.next() == Some(Handed::NoRoom));
         tokio::select! {
+            biased;
             deliveries = consumer.receive(1) => {
                 let deliveries = deliveries.expect("the transport is open");
                 for token in bodies(&deliveries) {
