@@ -1,0 +1,133 @@
+//! The table of notices and the routes over it.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode};
+use db::Db;
+use notify::{Notify, Options};
+use participant_kit::{Effect, External};
+use runtime::http::{Role, Token, Tokens, auth, identify};
+use saga_defs::ids::{effect_key, provider_key};
+use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm_migration::MigratorTrait;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use uuid::Uuid;
+
+async fn database() -> (Db, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&folder.path().join("notify.db")).await.unwrap();
+    migrations::Notify::up(db.writer(), None).await.unwrap();
+    (db, folder)
+}
+
+fn effect(saga: u128) -> Effect {
+    let saga_id = Uuid::from_u128(saga);
+    let key = effect_key(saga_id, "notify", 0);
+    let command = Command {
+        v: saga_defs::message::VERSION,
+        command_id: Uuid::from_u128(1),
+        key,
+        saga_id,
+        tenant: "default".to_owned(),
+        definition: "booking@1".to_owned(),
+        step: "notify".to_owned(),
+        participant: "notify".to_owned(),
+        verb: Verb::Execute,
+        command: "notify.send".to_owned(),
+        attempt: 1,
+        first_sent_at: Timestamp(0),
+        dedupe_until: Timestamp(i64::MAX),
+        deadline: Timestamp(i64::MAX),
+        payload: json!({
+            "patient": {"name": "Ada Lovelace", "phone": "+15005550006", "email": "ada@example.org"},
+            "appointment_id": Uuid::from_u128(saga + 1_000),
+            "starts_at": 0,
+        }),
+    };
+    Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
+}
+
+async fn record(db: &Db, saga: u128, at: i64, outcome: Outcome) {
+    let notify = Arc::new(Notify::new(&Options::default()).unwrap());
+    db.transaction(move |tx| {
+        let (notify, outcome) = (Arc::clone(&notify), outcome.clone());
+        Box::pin(async move { notify.record(tx, Timestamp(at), &effect(saga), Verb::Execute, &outcome).await })
+    })
+    .await
+    .unwrap();
+}
+
+fn sent(channel: &str) -> Outcome {
+    Outcome::succeeded(json!({"channel": channel, "provider_ref": "ref_1"}))
+}
+
+fn routes(db: &Db) -> Router {
+    let token = |name: &str, role| Token { name: name.to_owned(), role, sha256: auth::sha256(name) };
+    let tokens = Tokens::new(vec![token("admin", Role::Admin), token("client", Role::Client)]);
+    identify(notify::http::router(db.clone()), Arc::new(tokens))
+}
+
+async fn get(router: &Router, token: &str, path: &str) -> (StatusCode, Value) {
+    let request = Request::builder().uri(path).header("authorization", format!("Bearer {token}"));
+    let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status();
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn a_notice_is_written_once_and_a_refusal_not_at_all() {
+    let (db, _folder) = database().await;
+    record(&db, 1, 1_000_000, sent("sms")).await;
+    record(&db, 1, 2_000_000, sent("mail")).await;
+    record(&db, 2, 1_000_000, Outcome::refused("contract_violation", "")).await;
+    let (status, body) = get(&routes(&db), "admin", "/v1/notices").await;
+    let notice = json!({
+        "key": effect(1).command.key,
+        "saga_id": Uuid::from_u128(1),
+        "appointment_id": Uuid::from_u128(1_001),
+        "channel": "sms",
+        "provider_ref": "ref_1",
+        "created_at": "1970-01-01T00:00:01Z",
+    });
+    assert_eq!((status, &body["data"]), (StatusCode::OK, &json!([notice])));
+}
+
+#[tokio::test]
+async fn the_list_is_paged_by_time_and_filtered_by_saga() {
+    let (db, _folder) = database().await;
+    // Two of the same instant, so that the key must break the tie.
+    for (saga, at) in [(5, 1), (4, 2), (3, 2), (2, 3), (1, 4)] {
+        record(&db, saga, at, sent("mail")).await;
+    }
+    let router = routes(&db);
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    for _page in 0..3 {
+        let (_, body) = get(&router, "admin", &format!("/v1/notices?limit=2&cursor={cursor}")).await;
+        let page = body["data"].as_array().unwrap();
+        seen.extend(page.iter().map(|notice| notice["saga_id"].as_str().unwrap().parse::<Uuid>().unwrap().as_u128()));
+        cursor = body["next_cursor"].as_str().unwrap_or_default().to_owned();
+    }
+    assert!(cursor.is_empty());
+    assert_eq!((seen[0], seen[3], seen[4]), (5, 2, 1));
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+    let (_, body) = get(&router, "admin", &format!("/v1/notices?saga_id={}", Uuid::from_u128(3))).await;
+    assert_eq!(body["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn only_admins_read_and_only_what_exists_may_be_asked() {
+    let (db, _folder) = database().await;
+    let router = routes(&db);
+    assert_eq!(get(&router, "client", "/v1/notices").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(get(&router, "nobody", "/v1/notices").await.0, StatusCode::UNAUTHORIZED);
+    for query in ["colour=red", "saga_id=x", "cursor=x", "limit=0", "limit=201"] {
+        assert_eq!(get(&router, "admin", &format!("/v1/notices?{query}")).await.0, StatusCode::BAD_REQUEST, "{query}");
+    }
+}

@@ -1,0 +1,340 @@
+//! The participant against the SMS and mail simulators, over a loopback socket.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::post;
+use notify::{BreakerOptions, Notify, Options};
+use participant_kit::{Effect, External, Verdict};
+use providers::{Counts, Filter, Kind, Providers};
+use runtime::breaker::State;
+use runtime::{SystemClock, Tasks};
+use saga_defs::ids::{effect_key, provider_key};
+use saga_defs::{Command, Outcome, Timestamp, Verb};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+/// Longest wait for something that must come.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Failures that open the breaker in these tests.
+const FAILURES: u32 = 3;
+
+const PHONE: &str = "+15005550006";
+const PHONE_DOWN: &str = "+15005550009";
+const PHONE_SILENT: &str = "+15005550008";
+
+struct World {
+    providers: Providers,
+    url: String,
+    tasks: Tasks,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+async fn serve(router: Router, tasks: &Tasks) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stopping = tasks.clone();
+    tasks.spawn(async move {
+        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.stopping().await });
+        server.await.unwrap();
+    });
+    url
+}
+
+/// An address where nobody listens.
+async fn nowhere() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+impl World {
+    async fn new() -> Self {
+        let tasks = Tasks::new();
+        let providers = Providers::new(providers::Options::default(), Arc::new(SystemClock), tasks.clone());
+        let url = serve(providers::router(providers.clone()), &tasks).await;
+        Self { providers, url, tasks }
+    }
+
+    fn notify(&self, change: impl FnOnce(&mut Options)) -> Notify {
+        let mut options = Options {
+            sms_url: self.url.clone(),
+            mail_url: self.url.clone(),
+            timeout_ms: 5_000,
+            breaker: BreakerOptions { failures: 1_000, open_ms: 60_000 },
+        };
+        change(&mut options);
+        Notify::new(&options).unwrap()
+    }
+
+    fn accepted(&self) -> (u64, u64) {
+        let Counts { sms, mail, .. } = self.providers.summary().accepted;
+        (sms, mail)
+    }
+}
+
+/// An SMS provider made for one test: it counts, and does as it is told.
+struct Script {
+    asked: AtomicU64,
+    up: AtomicBool,
+    /// Answers wait for a permit here.
+    gate: Semaphore,
+}
+
+impl Script {
+    async fn serve(world: &World, failure: StatusCode) -> (Arc<Self>, String) {
+        let script =
+            Arc::new(Self { asked: AtomicU64::new(0), up: AtomicBool::new(false), gate: Semaphore::new(1_000) });
+        let shared = Arc::clone(&script);
+        let answer = move || {
+            let script = Arc::clone(&shared);
+            async move {
+                script.asked.fetch_add(1, Ordering::SeqCst);
+                let _permit = script.gate.acquire().await;
+                if script.up.load(Ordering::SeqCst) {
+                    axum::Json(json!({"id": "sms_scripted"})).into_response()
+                } else {
+                    failure.into_response()
+                }
+            }
+        };
+        let url = serve(Router::new().route("/sms/messages", post(answer)), &world.tasks).await;
+        (script, url)
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn effect(saga: u128, phone: &str) -> Effect {
+    let saga_id = Uuid::from_u128(saga);
+    let key = effect_key(saga_id, "notify", 0);
+    let command = Command {
+        v: saga_defs::message::VERSION,
+        command_id: Uuid::from_u128(1),
+        key,
+        saga_id,
+        tenant: "default".to_owned(),
+        definition: "booking@1".to_owned(),
+        step: "notify".to_owned(),
+        participant: "notify".to_owned(),
+        verb: Verb::Execute,
+        command: "notify.send".to_owned(),
+        attempt: 1,
+        first_sent_at: Timestamp(0),
+        dedupe_until: Timestamp(i64::MAX),
+        deadline: Timestamp(i64::MAX),
+        payload: json!({
+            "patient": {"name": "Ada Lovelace", "phone": phone, "email": "ada@example.org"},
+            "appointment_id": Uuid::from_u128(77),
+            "starts_at": 1_790_000_000_000_000_i64,
+        }),
+    };
+    Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
+}
+
+fn channel(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Definite(Outcome::Succeeded { output }) => output["channel"].as_str().unwrap().to_owned(),
+        other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a success, got {other:?}"),
+    }
+}
+
+fn noted(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Unknown { provider_ref, .. } => provider_ref.clone(),
+        Verdict::Definite(outcome) => panic!("expected nothing definite, got {outcome:?}"),
+    }
+}
+
+/// Tells patients, one after another, until `done`.
+async fn tell_until(notify: &Notify, from: u128, done: impl Fn() -> bool) {
+    let telling = async {
+        let mut saga = from;
+        while !done() {
+            notify.execute(&effect(saga, PHONE)).await;
+            saga += 1;
+        }
+    };
+    let state = || notify.breaker_state();
+    assert!(tokio::time::timeout(LIMIT, telling).await.is_ok(), "still waiting, the breaker is {:?}", state());
+}
+
+#[tokio::test]
+async fn an_sms_is_enough() {
+    let world = World::new().await;
+    assert_eq!(channel(&world.notify(|_| ()).execute(&effect(1, PHONE)).await), "sms");
+    assert_eq!(world.accepted(), (1, 0));
+    let key = format!("{}:sms", effect(1, PHONE).provider_key);
+    let filter = Filter { kind: Some(Kind::Sms), key: Some(key) };
+    assert_eq!(world.providers.accepted(&filter, 0, 10).len(), 1);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_or_out_of_reach_means_mail_at_once() {
+    let world = World::new().await;
+    let notify = world.notify(|_| ());
+    assert_eq!(channel(&notify.execute(&effect(1, PHONE_DOWN)).await), "mail");
+    let sms_url = nowhere().await;
+    let unreachable = world.notify(|options| options.sms_url = sms_url);
+    assert_eq!(channel(&unreachable.execute(&effect(2, PHONE)).await), "mail");
+    assert_eq!(world.accepted(), (0, 2));
+    assert_eq!(notify.switches_after_unknown() + unreachable.switches_after_unknown(), 0);
+}
+
+#[tokio::test]
+async fn an_unacknowledged_sms_means_mail_too_and_is_counted() {
+    let world = World::new().await;
+    let notify = world.notify(|options| options.timeout_ms = 200);
+    assert_eq!(channel(&notify.execute(&effect(1, PHONE_SILENT)).await), "mail");
+    assert_eq!(world.accepted(), (1, 1));
+    assert_eq!(notify.switches_after_unknown(), 1);
+}
+
+#[tokio::test]
+async fn an_sms_that_may_have_gone_out_is_not_sent_again_by_a_later_try() {
+    let world = World::new().await;
+    let mail_url = nowhere().await;
+    let cut_off = world.notify(|options| (options.timeout_ms, options.mail_url) = (200, mail_url));
+    let first = cut_off.execute(&effect(1, PHONE_SILENT)).await;
+    assert_eq!(noted(&first).as_deref(), Some("sms_unknown"));
+    let mut again = effect(1, PHONE);
+    again.provider_ref = noted(&first);
+    assert_eq!(noted(&cut_off.execute(&again).await).as_deref(), Some("sms_unknown"), "the note must survive");
+    let mended = world.notify(|_| ());
+    assert_eq!(channel(&mended.execute(&again).await), "mail");
+    assert_eq!(world.accepted(), (1, 1));
+    assert_eq!(mended.switches_after_unknown(), 1);
+}
+
+#[tokio::test]
+async fn when_both_fail_for_sure_the_next_try_begins_with_the_sms() {
+    let world = World::new().await;
+    let mail_url = nowhere().await;
+    let cut_off = world.notify(|options| options.mail_url = mail_url);
+    world.providers.set_sms_down(true);
+    let first = cut_off.execute(&effect(1, PHONE)).await;
+    assert_eq!(noted(&first), None);
+    world.providers.set_sms_down(false);
+    assert_eq!(channel(&cut_off.execute(&effect(1, PHONE)).await), "sms");
+    assert_eq!(world.accepted(), (1, 0));
+}
+
+#[tokio::test]
+async fn a_payload_of_another_shape_is_refused() {
+    let world = World::new().await;
+    let mut shapeless = effect(1, PHONE);
+    shapeless.command.payload = json!({"patient": "Ada"});
+    match world.notify(|_| ()).execute(&shapeless).await {
+        Verdict::Definite(Outcome::Refused { code, .. }) => assert_eq!(code, "contract_violation"),
+        other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a refusal, got {other:?}"),
+    }
+    assert_eq!(world.accepted(), (0, 0));
+}
+
+#[tokio::test]
+async fn the_breaker_opens_after_failures_in_a_row_and_mail_goes_out() {
+    let world = World::new().await;
+    let (script, sms_url) = Script::serve(&world, StatusCode::SERVICE_UNAVAILABLE).await;
+    let notify = world.notify(|options| {
+        options.sms_url = sms_url;
+        options.breaker.failures = FAILURES;
+    });
+    for saga in 1..=10 {
+        assert_eq!(channel(&notify.execute(&effect(saga, PHONE)).await), "mail");
+    }
+    assert_eq!(notify.breaker_state(), State::Open);
+    assert_eq!(script.asked(), u64::from(FAILURES), "an open breaker lets nothing through");
+    assert_eq!(world.accepted(), (0, 10));
+}
+
+#[tokio::test]
+async fn messages_refused_for_their_own_sake_do_not_open_the_breaker() {
+    let world = World::new().await;
+    let (script, sms_url) = Script::serve(&world, StatusCode::BAD_REQUEST).await;
+    let notify = world.notify(|options| {
+        options.sms_url = sms_url;
+        options.breaker.failures = FAILURES;
+    });
+    for saga in 1..=10 {
+        assert_eq!(channel(&notify.execute(&effect(saga, PHONE)).await), "mail");
+    }
+    assert_eq!((notify.breaker_state(), script.asked()), (State::Closed, 10));
+}
+
+#[tokio::test]
+async fn half_open_lets_one_probe_through_and_its_success_closes_the_breaker() {
+    let world = World::new().await;
+    let (script, sms_url) = Script::serve(&world, StatusCode::SERVICE_UNAVAILABLE).await;
+    let notify = Arc::new(world.notify(|options| {
+        options.sms_url = sms_url;
+        options.breaker = BreakerOptions { failures: FAILURES, open_ms: 100 };
+    }));
+    let failures = u64::from(FAILURES);
+    tell_until(&notify, 1, || script.asked() == failures).await;
+    script.up.store(true, Ordering::SeqCst);
+
+    // The probe hangs at the provider while everybody else goes on by mail.
+    let closed_gate = script.gate.acquire_many(1_000).await.unwrap();
+    let probe = {
+        let notify = Arc::clone(&notify);
+        let (script, tasks) = (Arc::clone(&script), world.tasks.clone());
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        tasks.spawn(async move {
+            let mut saga = 1_000;
+            let verdict = loop {
+                let verdict = notify.execute(&effect(saga, PHONE)).await;
+                if script.asked() > failures {
+                    break verdict;
+                }
+                saga += 1;
+            };
+            answer.send(channel(&verdict)).unwrap();
+        });
+        answered
+    };
+    let at_the_gate = async {
+        while script.asked() == failures {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, at_the_gate).await.expect("the breaker lets a probe through in the end");
+    for saga in 2_000..2_010 {
+        assert_eq!(channel(&notify.execute(&effect(saga, PHONE)).await), "mail");
+    }
+    assert_eq!(script.asked(), failures + 1, "one probe at a time");
+    drop(closed_gate);
+    assert_eq!(tokio::time::timeout(LIMIT, probe).await.unwrap().unwrap(), "sms");
+    assert_eq!(notify.breaker_state(), State::Closed);
+    assert_eq!(channel(&notify.execute(&effect(3_000, PHONE)).await), "sms");
+}
+
+#[tokio::test]
+async fn nothing_shown_holds_the_patient() {
+    let world = World::new().await;
+    let notify = world.notify(|options| options.timeout_ms = 200);
+    let verdicts = [notify.execute(&effect(1, PHONE)).await, notify.execute(&effect(2, PHONE_SILENT)).await];
+    let outputs: Vec<Value> = verdicts
+        .iter()
+        .map(|verdict| match verdict {
+            Verdict::Definite(Outcome::Succeeded { output }) => output.clone(),
+            other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a success, got {other:?}"),
+        })
+        .collect();
+    let shown = format!("{notify:?} {verdicts:?} {outputs:?} {:?}", effect(1, PHONE));
+    for secret in ["1500555", "Ada", "Lovelace", "ada@", "example.org"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+}
