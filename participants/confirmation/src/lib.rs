@@ -1,1 +1,54 @@
-//! confirmation
+//! The participant `confirmation`: makes a held appointment definite.
+//!
+//! Thin: appointments belong to the library `clinic`, idempotency to the kit. Must hold: a confirmation is never
+//! undone; `compensate` is only a fence.
+
+use async_trait::async_trait;
+use clinic::confirm;
+use participant_kit::Transactional;
+use saga_defs::contract::confirmation::{Confirm, NAME};
+use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION};
+use saga_defs::{Command, Outcome, Timestamp};
+use sea_orm::{DatabaseTransaction, DbErr};
+use serde::Deserialize as _;
+
+/// The participant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Confirmation;
+
+#[async_trait]
+impl Transactional for Confirmation {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn undoable(&self) -> bool {
+        false
+    }
+
+    async fn execute(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            outcomes.push(match Confirm::deserialize(&command.payload) {
+                Ok(asked) => confirm(tx, now, command.saga_id, asked.appointment_id).await?,
+                Err(_) => Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of confirmation.confirm"),
+            });
+        }
+        Ok(outcomes)
+    }
+
+    async fn undo(
+        &self,
+        _tx: &DatabaseTransaction,
+        _now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        // The kit never asks for it, because the effect is declared as not undoable.
+        Ok(vec![Outcome::refused(ALREADY_EXECUTED, "a confirmation can't be undone"); commands.len()])
+    }
+}
