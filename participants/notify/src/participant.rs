@@ -3,6 +3,7 @@
 //! Must hold: an SMS whose fate is unknown is noted, and not sent again by a later try; a notice is never refused
 //! because a provider is down.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -25,12 +26,12 @@ const SMS_UNKNOWN: &str = "sms_unknown";
 /// Counts mails sent although the SMS may have gone out.
 const SWITCH_AFTER_UNKNOWN: &str = "bookend_notify_switch_after_unknown_total";
 
-/// The participant `notify`.
-#[derive(Debug)]
+/// The participant `notify`. Clones share the circuit breaker, so that one can be served and another one watched.
+#[derive(Clone, Debug)]
 pub struct Notify {
     sms: Sms,
     mail: Mail,
-    switches_after_unknown: AtomicU64,
+    switches_after_unknown: Arc<AtomicU64>,
 }
 
 impl Notify {
@@ -43,7 +44,7 @@ impl Notify {
         Ok(Self {
             sms: Sms::new(client.clone(), options),
             mail: Mail::new(client, options),
-            switches_after_unknown: AtomicU64::new(0),
+            switches_after_unknown: Arc::default(),
         })
     }
 

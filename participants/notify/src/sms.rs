@@ -20,7 +20,7 @@ const BREAKER: &str = "sms";
 const BREAKER_GRACE_MS: u64 = 1_000;
 
 /// Sends text messages.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sms {
     endpoint: Endpoint,
     breaker: Breaker,
