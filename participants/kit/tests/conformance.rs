@@ -1,0 +1,95 @@
+//! Every shape of participant passes the contract's suite.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use participant_kit::conformance::{self, Harness};
+use participant_kit::{ExternalHandler, ExternalOptions, Handler, InMemory, TransactionalHandler};
+use saga_defs::{Command, Outcome, Verb};
+use support::{Counts, Desk, Provider, Table, database};
+use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
+
+struct Subject {
+    desk: Desk,
+    name: &'static str,
+    undoable: bool,
+    counts: Arc<Counts>,
+}
+
+impl Subject {
+    async fn new(handler: Arc<dyn Handler>, undoable: bool, counts: &Arc<Counts>) -> Self {
+        let name = handler.participant();
+        Self { desk: Desk::open(handler).await, name, undoable, counts: Arc::clone(counts) }
+    }
+}
+
+#[async_trait]
+impl Harness for Subject {
+    fn participant(&self) -> &'static str {
+        self.name
+    }
+
+    fn undoable(&self) -> bool {
+        self.undoable
+    }
+
+    async fn send(&self, commands: &[Command]) -> Vec<Outcome> {
+        self.desk.send(commands).await
+    }
+
+    fn made(&self, key: Uuid) -> usize {
+        usize::try_from(self.counts.get(key, "made")).unwrap()
+    }
+
+    fn undone(&self, key: Uuid) -> usize {
+        usize::try_from(self.counts.get(key, "undone")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn transactional_participants_keep_the_contract() {
+    for undoable in [true, false] {
+        let owned = database().await;
+        let counts = Arc::new(Counts::default());
+        let table = Table { counts: Arc::clone(&counts), undoable };
+        let handler = Arc::new(TransactionalHandler::new(owned.db.clone(), table));
+        conformance::all(&Subject::new(handler, undoable, &counts).await).await;
+    }
+}
+
+#[tokio::test]
+async fn external_participants_keep_the_contract() {
+    for undoable in [true, false] {
+        let owned = database().await;
+        let counts = Arc::new(Counts::default());
+        let provider = Provider {
+            counts: Arc::clone(&counts),
+            undoable,
+            gate: Arc::new(Semaphore::new(10_000)),
+            began: mpsc::channel(1).0,
+            recorded: Arc::default(),
+        };
+        let options = ExternalOptions { sweep_every: Duration::from_millis(20), ..ExternalOptions::default() };
+        let handler = Arc::new(ExternalHandler::new(owned.db.clone(), provider, options));
+        let subject = Subject::new(handler, undoable, &counts).await;
+        conformance::all(&subject).await;
+        assert_eq!(subject.desk.run.tasks.shutdown(support::LIMIT).await, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn participants_in_memory_keep_the_contract() {
+    for undoable in [true, false] {
+        let counts = Arc::new(Counts::default());
+        let inner = Arc::clone(&counts);
+        let handler = Arc::new(InMemory::new("memory", undoable, move |command| match command.verb {
+            Verb::Execute => inner.execute(command),
+            Verb::Compensate => inner.undo(command.key),
+        }));
+        conformance::all(&Subject::new(handler, undoable, &counts).await).await;
+    }
+}

@@ -1,0 +1,261 @@
+//! What only external effects have: calls that are open while other commands come, and runs that die with them.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use participant_kit::conformance::command;
+use participant_kit::{Effect, ExternalHandler, ExternalOptions};
+use saga_defs::message::{ALREADY_EXECUTED, FENCED, NOTHING_TO_UNDO};
+use saga_defs::{Command, Outcome, Verb};
+use sea_orm::ConnectionTrait as _;
+use sea_orm::sea_query::{Alias, Query};
+use serde_json::{Value, json};
+use support::{Counts, Desk, LIMIT, Owned, Provider, database};
+use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
+
+/// The world that outlives a run: database, provider, gate.
+struct World {
+    owned: Owned,
+    counts: Arc<Counts>,
+    gate: Arc<Semaphore>,
+    recorded: Arc<Mutex<Vec<(Uuid, Verb)>>>,
+    undoable: bool,
+    key: Uuid,
+}
+
+impl World {
+    async fn new(undoable: bool) -> Self {
+        Self {
+            owned: database().await,
+            counts: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            recorded: Arc::default(),
+            undoable,
+            key: Uuid::new_v4(),
+        }
+    }
+
+    /// A run of the participant, and the calls that it begins.
+    async fn run(&self, take_over_at_start: bool) -> (Desk, mpsc::Receiver<Effect>) {
+        self.run_through(take_over_at_start, Arc::clone(&self.gate)).await
+    }
+
+    async fn run_through(&self, take_over_at_start: bool, gate: Arc<Semaphore>) -> (Desk, mpsc::Receiver<Effect>) {
+        let (began, begun) = mpsc::channel(100);
+        let provider = Provider {
+            counts: Arc::clone(&self.counts),
+            undoable: self.undoable,
+            gate,
+            began,
+            recorded: Arc::clone(&self.recorded),
+        };
+        let options = ExternalOptions {
+            sweep_every: Duration::from_millis(20),
+            take_over_at_start,
+            ..ExternalOptions::default()
+        };
+        let handler = ExternalHandler::new(self.owned.db.clone(), provider, options);
+        (Desk::open(Arc::new(handler)).await, begun)
+    }
+
+    fn execute(&self, attempt: u32, payload: Value) -> Command {
+        command("provider", self.key, Verb::Execute, attempt, payload)
+    }
+
+    fn compensate(&self, attempt: u32) -> Command {
+        command("provider", self.key, Verb::Compensate, attempt, Value::Null)
+    }
+
+    fn counted(&self) -> [u64; 3] {
+        ["called", "made", "undone"].map(|what| self.counts.get(self.key, what))
+    }
+
+    /// The stored commands of the effect.
+    async fn stored_commands(&self) -> [Option<String>; 2] {
+        let columns = [Alias::new("command"), Alias::new("undo_command")];
+        let select = Query::select().columns(columns).from(Alias::new("inbox")).to_owned();
+        let row = self.owned.db.reader().query_one(&select).await.unwrap().unwrap();
+        [row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap()]
+    }
+}
+
+async fn begins(begun: &mut mpsc::Receiver<Effect>) -> Effect {
+    tokio::time::timeout(LIMIT, begun.recv()).await.expect("a call in time").expect("the run lives")
+}
+
+fn refused(outcome: &Outcome, expected: &str) {
+    assert!(matches!(outcome, Outcome::Refused { code, .. } if code == expected), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_open_call_is_not_made_twice_and_answers_the_first_attempt() {
+    let world = World::new(true).await;
+    let (desk, mut begun) = world.run(false).await;
+    let first = world.execute(1, json!({"n": 5}));
+    desk.hand_over(std::slice::from_ref(&first)).await;
+    assert_eq!(begins(&mut begun).await.provider_key, format!("{}:execute", world.key));
+    let second = desk.send(&[world.execute(2, json!({"n": 5}))]).await;
+    assert!(matches!(second[0], Outcome::Retry { .. }), "{second:?}");
+    world.gate.add_permits(1);
+    assert_eq!(desk.definite(first.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    assert_eq!(world.counted(), [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn compensate_on_an_open_call_is_carried_out_after_the_verdict() {
+    let world = World::new(true).await;
+    let (desk, mut begun) = world.run(false).await;
+    let (execute, compensate) = (world.execute(1, json!({"n": 5})), world.compensate(1));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    let outcomes = desk.send(std::slice::from_ref(&compensate)).await;
+    assert!(matches!(outcomes[0], Outcome::Retry { .. }), "{outcomes:?}");
+    world.gate.add_permits(1);
+    assert!(matches!(desk.definite(execute.command_id).await, Outcome::Succeeded { .. }));
+    let undo = begins(&mut begun).await;
+    assert_eq!((undo.provider_key, undo.output), (format!("{}:compensate", world.key), Some(json!({"n": 5}))));
+    assert_eq!(undo.command.payload, Value::Null, "an executed effect keeps no payload");
+    let fenced = desk.send(&[world.execute(2, json!({"n": 5}))]).await;
+    refused(&fenced[0], FENCED);
+    world.gate.add_permits(1);
+    assert!(matches!(desk.definite(compensate.command_id).await, Outcome::Succeeded { .. }));
+    assert_eq!(world.counted(), [1, 1, 1]);
+    assert_eq!(*world.recorded.lock().unwrap(), [(world.key, Verb::Execute), (world.key, Verb::Compensate)]);
+    assert_eq!(world.stored_commands().await, [None, None]);
+}
+
+#[tokio::test]
+async fn compensate_on_an_open_call_that_is_refused_finds_nothing() {
+    let world = World::new(true).await;
+    let (desk, mut begun) = world.run(false).await;
+    let (execute, compensate) = (world.execute(1, json!({"refuse": "declined"})), world.compensate(1));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    desk.send(std::slice::from_ref(&compensate)).await;
+    world.gate.add_permits(1);
+    refused(&desk.definite(execute.command_id).await, "declined");
+    let undone = desk.definite(compensate.command_id).await;
+    assert_eq!(undone, Outcome::succeeded(json!({ NOTHING_TO_UNDO: true })));
+    assert_eq!(world.counted(), [1, 0, 0]);
+    assert_eq!(world.stored_commands().await, [None, None]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_waits_for_the_verdict_and_stands() {
+    let world = World::new(false).await;
+    let (desk, mut begun) = world.run(false).await;
+    let execute = world.execute(1, json!({"n": 5}));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    let open = desk.send(&[world.compensate(1)]).await;
+    assert!(matches!(open[0], Outcome::Retry { .. }), "{open:?}");
+    world.gate.add_permits(1);
+    desk.definite(execute.command_id).await;
+    refused(&desk.send(&[world.compensate(2)]).await[0], ALREADY_EXECUTED);
+    assert_eq!(world.counted(), [1, 1, 0]);
+    assert_eq!(world.stored_commands().await[0], None, "nothing will ever need the command again");
+}
+
+#[tokio::test]
+async fn an_unknown_verdict_is_asked_for_again_by_the_kit_itself() {
+    let world = World::new(true).await;
+    world.gate.add_permits(10);
+    let (desk, mut begun) = world.run(false).await;
+    let execute = world.execute(1, json!({"n": 5, "retries": 1}));
+    let first = desk.send(std::slice::from_ref(&execute)).await;
+    assert!(matches!(first[0], Outcome::Retry { .. }), "{first:?}");
+    assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    assert_eq!(begins(&mut begun).await.provider_ref, None);
+    assert_eq!(begins(&mut begun).await.provider_ref.as_deref(), Some("object"));
+    assert_eq!(world.counted(), [2, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_run_that_died_in_a_call_is_continued_by_the_next() {
+    let world = World::new(true).await;
+    let closed = Arc::new(Semaphore::new(0));
+    let (dead, mut begun) = world.run_through(false, closed).await;
+    let (execute, compensate) = (world.execute(1, json!({"n": 5})), world.compensate(1));
+    dead.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    dead.send(std::slice::from_ref(&compensate)).await;
+
+    world.gate.add_permits(2);
+    let (desk, mut begun) = world.run(true).await;
+    let resumed = begins(&mut begun).await;
+    assert_eq!(resumed.command, execute, "the stored command is whole");
+    assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    assert!(matches!(desk.definite(compensate.command_id).await, Outcome::Succeeded { .. }));
+    assert_eq!(world.counted(), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_run_that_died_in_an_undo_is_continued_by_the_next() {
+    let world = World::new(true).await;
+    let only_one = Arc::new(Semaphore::new(1));
+    let (dead, mut begun) = world.run_through(false, only_one).await;
+    let (execute, compensate) = (world.execute(1, json!({"n": 5})), world.compensate(1));
+    dead.send(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    dead.hand_over(std::slice::from_ref(&compensate)).await;
+    assert_eq!(begins(&mut begun).await.provider_key, format!("{}:compensate", world.key));
+
+    world.gate.add_permits(1);
+    let (desk, mut begun) = world.run(true).await;
+    assert_eq!(begins(&mut begun).await.output, Some(json!({"n": 5})));
+    assert!(matches!(desk.definite(compensate.command_id).await, Outcome::Succeeded { .. }));
+    assert_eq!(world.counted(), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn the_late_verdict_of_a_run_that_was_taken_over_changes_nothing() {
+    let world = World::new(true).await;
+    let late = Arc::new(Semaphore::new(0));
+    let (zombie, mut begun) = world.run_through(false, Arc::clone(&late)).await;
+    let execute = world.execute(1, json!({"n": 5}));
+    zombie.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+
+    world.gate.add_permits(1);
+    let (desk, _begun) = world.run(true).await;
+    desk.definite(execute.command_id).await;
+    late.add_permits(1);
+    assert_eq!(zombie.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    assert_eq!(*world.recorded.lock().unwrap(), [(world.key, Verb::Execute)], "recorded once");
+}
+
+#[tokio::test]
+async fn a_lease_of_a_live_run_is_not_taken() {
+    let world = World::new(true).await;
+    let (desk, mut begun) = world.run(false).await;
+    let execute = world.execute(1, json!({"n": 5}));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    let (other, mut others) = world.run(false).await;
+    // The other run sweeps before it answers: its own call below begins only after a sweep had its chance.
+    let own = command("provider", Uuid::new_v4(), Verb::Execute, 1, json!({"n": 1, "retries": 1}));
+    world.gate.add_permits(3);
+    other.send(std::slice::from_ref(&own)).await;
+    other.definite(own.command_id).await;
+    while let Ok(effect) = others.try_recv() {
+        assert_eq!(effect.command.key, own.key);
+    }
+    desk.definite(execute.command_id).await;
+    assert_eq!(world.counted(), [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn shutdown_finishes_the_call_in_hand() {
+    let world = World::new(true).await;
+    let (desk, mut begun) = world.run(false).await;
+    let execute = world.execute(1, json!({"n": 5}));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    desk.run.tasks.stop();
+    world.gate.add_permits(1);
+    assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    assert_eq!(desk.run.tasks.shutdown(LIMIT).await, 0);
+}

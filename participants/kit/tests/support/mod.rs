@@ -1,0 +1,235 @@
+//! Databases, participants and a desk for the kit's tests.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use db::Db;
+use participant_kit::conformance::scripted;
+use participant_kit::handler::{Answered, Received, Replies, Run, Ticket};
+use participant_kit::{Effect, External, Handler, Transactional, Verdict};
+use runtime::Tasks;
+use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
+use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm_migration::MigratorTrait as _;
+use serde_json::json;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use uuid::Uuid;
+
+/// Longest any test waits for anything.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// A database file with an inbox, removed at the end.
+pub(crate) struct Owned {
+    pub(crate) db: Db,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) async fn database() -> Owned {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("owner.sqlite")).await.unwrap();
+    migrations::Clinic::up(db.writer(), None).await.unwrap();
+    Owned { db, _dir: dir }
+}
+
+/// How often each effect was called for, made and undone.
+#[derive(Default)]
+pub(crate) struct Counts(Mutex<BTreeMap<(Uuid, &'static str), u64>>);
+
+impl Counts {
+    pub(crate) fn get(&self, key: Uuid, what: &'static str) -> u64 {
+        self.0.lock().unwrap().get(&(key, what)).copied().unwrap_or(0)
+    }
+
+    /// Counts one more; how many there were before.
+    fn add(&self, key: Uuid, what: &'static str) -> u64 {
+        let mut counts = self.0.lock().unwrap();
+        let count = counts.entry((key, what)).or_default();
+        *count += 1;
+        *count - 1
+    }
+
+    /// Executes as the payload asks.
+    pub(crate) fn execute(&self, command: &Command) -> Outcome {
+        let before = self.add(command.key, "called");
+        let outcome = scripted(&command.payload, before);
+        if matches!(outcome, Outcome::Succeeded { .. }) {
+            self.add(command.key, "made");
+        }
+        outcome
+    }
+
+    pub(crate) fn undo(&self, key: Uuid) -> Outcome {
+        self.add(key, "undone");
+        Outcome::succeeded(json!({}))
+    }
+}
+
+/// A participant whose effects are only counted.
+pub(crate) struct Table {
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) undoable: bool,
+}
+
+#[async_trait]
+impl Transactional for Table {
+    fn name(&self) -> &'static str {
+        "table"
+    }
+
+    fn undoable(&self) -> bool {
+        self.undoable
+    }
+
+    async fn execute(
+        &self,
+        _tx: &DatabaseTransaction,
+        _now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        Ok(commands.iter().map(|command| self.counts.execute(command)).collect())
+    }
+
+    async fn undo(
+        &self,
+        _tx: &DatabaseTransaction,
+        _now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        Ok(commands.iter().map(|command| self.counts.undo(command.key)).collect())
+    }
+}
+
+/// A provider that dedupes by its key, and whose answers can be held back.
+pub(crate) struct Provider {
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) undoable: bool,
+    /// A permit lets one call through.
+    pub(crate) gate: Arc<Semaphore>,
+    /// Told at the begin of each call.
+    pub(crate) began: mpsc::Sender<Effect>,
+    /// What was recorded, in order.
+    pub(crate) recorded: Arc<Mutex<Vec<(Uuid, Verb)>>>,
+}
+
+impl Provider {
+    async fn pass(&self, effect: &Effect) {
+        // A test that does not look has no room left, or hung up.
+        self.began.try_send(effect.clone()).ok();
+        self.gate.acquire().await.unwrap().forget();
+    }
+}
+
+#[async_trait]
+impl External for Provider {
+    fn name(&self) -> &'static str {
+        "provider"
+    }
+
+    fn undoable(&self) -> bool {
+        self.undoable
+    }
+
+    async fn execute(&self, effect: &Effect) -> Verdict {
+        self.pass(effect).await;
+        match self.counts.execute(&effect.command) {
+            Outcome::Retry { after_ms } => {
+                Verdict::Unknown { retry_after_ms: after_ms, provider_ref: Some("object".to_owned()) }
+            }
+            definite @ (Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Verdict::Definite(definite),
+        }
+    }
+
+    async fn undo(&self, effect: &Effect) -> Verdict {
+        self.pass(effect).await;
+        Verdict::Definite(self.counts.undo(effect.command.key))
+    }
+
+    async fn record(
+        &self,
+        _tx: &DatabaseTransaction,
+        _now: Timestamp,
+        effect: &Effect,
+        verb: Verb,
+        _outcome: &Outcome,
+    ) -> Result<(), DbErr> {
+        self.recorded.lock().unwrap().push((effect.command.key, verb));
+        Ok(())
+    }
+}
+
+/// Hands batches to a handler and collects what it says, as a queue would.
+pub(crate) struct Desk {
+    handler: Arc<dyn Handler>,
+    pub(crate) run: Run,
+    state: AsyncMutex<DeskState>,
+}
+
+struct DeskState {
+    answered: mpsc::Receiver<Answered>,
+    last: u64,
+    /// Replies that no batch waited for.
+    spare: Vec<Reply>,
+}
+
+impl Desk {
+    pub(crate) async fn open(handler: Arc<dyn Handler>) -> Self {
+        let (replies, answered) = Replies::channel(1_000);
+        let run = Run { replies, tasks: Tasks::new() };
+        handler.start(&run).await.unwrap();
+        Self { handler, run, state: AsyncMutex::new(DeskState { answered, last: 0, spare: Vec::new() }) }
+    }
+
+    /// Hands over a batch without waiting for its answers.
+    pub(crate) async fn hand_over(&self, commands: &[Command]) -> Vec<Ticket> {
+        let mut state = self.state.lock().await;
+        let batch: Vec<Received> = commands
+            .iter()
+            .map(|command| {
+                state.last += 1;
+                Received { command: command.clone(), ticket: Ticket(state.last) }
+            })
+            .collect();
+        self.handler.handle(&self.run, &batch).await.unwrap();
+        batch.into_iter().map(|received| received.ticket).collect()
+    }
+
+    /// The first answers to a batch, in order.
+    pub(crate) async fn send(&self, commands: &[Command]) -> Vec<Outcome> {
+        let tickets = self.hand_over(commands).await;
+        let mut outcomes: BTreeMap<Ticket, Outcome> = BTreeMap::new();
+        let mut state = self.state.lock().await;
+        while tickets.iter().any(|ticket| !outcomes.contains_key(ticket)) {
+            let answered = next(&mut state.answered).await;
+            match (answered.ticket, answered.reply) {
+                (Some(ticket), Some(reply)) => drop(outcomes.insert(ticket, reply.outcome)),
+                (None, Some(reply)) => state.spare.push(reply),
+                (_, None) => panic!("a command was given up"),
+            }
+        }
+        tickets.iter().map(|ticket| outcomes[ticket].clone()).collect()
+    }
+
+    /// The next reply to a command id that is not `retry`, whoever asked.
+    pub(crate) async fn definite(&self, command_id: Uuid) -> Outcome {
+        let mut state = self.state.lock().await;
+        loop {
+            let spare = state.spare.iter().position(|reply| reply.command_id == command_id);
+            let reply = match spare {
+                Some(position) => state.spare.remove(position),
+                None => next(&mut state.answered).await.reply.expect("a reply"),
+            };
+            match (reply.command_id == command_id, &reply.outcome) {
+                (true, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => return reply.outcome,
+                (true, Outcome::Retry { .. }) => {}
+                (false, _) => state.spare.push(reply),
+            }
+        }
+    }
+}
+
+async fn next(answered: &mut mpsc::Receiver<Answered>) -> Answered {
+    tokio::time::timeout(LIMIT, answered.recv()).await.expect("an answer in time").expect("the desk is open")
+}
