@@ -1,0 +1,163 @@
+//! Booking and confirmation over one clinic: slots are taken once, given back, and confirmed only by who holds them.
+
+use booking::Booking;
+use clinic::query::{AppointmentFilter, SlotFilter};
+use clinic::seed::slot_id;
+use clinic::{appointments, audit, query, slots};
+use confirmation::Confirmation;
+use db::Db;
+use participant_kit::TransactionalHandler;
+use participant_kit::conformance::command;
+use saga_defs::contract::booking::{Reserved, SLOT_IN_PAST, SLOT_TAKEN, SLOT_UNKNOWN};
+use saga_defs::contract::confirmation::RESERVATION_EXPIRED;
+use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION, FENCED};
+use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm::EntityTrait as _;
+use sea_orm_migration::MigratorTrait as _;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+struct Clinic {
+    db: Db,
+    booking: TransactionalHandler<Booking>,
+    confirmation: TransactionalHandler<Confirmation>,
+    _dir: tempfile::TempDir,
+}
+
+impl Clinic {
+    async fn new() -> Self {
+        let clinic = Self::empty().await;
+        clinic::seed(&clinic.db, 4, clinic.db.now()).await.unwrap();
+        clinic
+    }
+
+    async fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open_sqlite(&dir.path().join("clinic.sqlite")).await.unwrap();
+        migrations::Clinic::up(db.writer(), None).await.unwrap();
+        let booking = TransactionalHandler::new(db.clone(), Booking);
+        let confirmation = TransactionalHandler::new(db.clone(), Confirmation);
+        Self { db, booking, confirmation, _dir: dir }
+    }
+
+    async fn book(&self, command: &Command) -> Outcome {
+        self.booking.apply(&[command]).await.unwrap().remove(0)
+    }
+
+    async fn confirm(&self, saga: u128, appointment_id: Uuid) -> Outcome {
+        let payload = json!({ "appointment_id": appointment_id });
+        let command = named("confirmation", saga, Verb::Execute, payload);
+        self.confirmation.apply(&[&command]).await.unwrap().remove(0)
+    }
+
+    async fn slot(&self, n: u32) -> slots::Model {
+        slots::Entity::find_by_id(slot_id(n)).one(self.db.reader()).await.unwrap().unwrap()
+    }
+
+    async fn contradictions(&self) -> (Vec<Uuid>, Vec<Uuid>) {
+        let double = audit::double_booked_slots(&self.db, None, 100).await.unwrap();
+        (double, audit::contradicting_slots(&self.db, None, 100).await.unwrap())
+    }
+}
+
+/// A command of saga number `saga`; its key differs by participant.
+fn named(participant: &str, saga: u128, verb: Verb, payload: Value) -> Command {
+    let saga_id = Uuid::from_u128(saga);
+    let key = saga_defs::ids::effect_key(saga_id, participant, 0);
+    Command { saga_id, ..command(participant, key, verb, 1, payload) }
+}
+
+fn reserve(saga: u128, slot: Uuid) -> Command {
+    let patient = json!({"name": "Ada", "phone": "+15005550006", "email": "ada@example.org"});
+    named("booking", saga, Verb::Execute, json!({"slot_id": slot, "patient": patient}))
+}
+
+fn release(saga: u128) -> Command {
+    named("booking", saga, Verb::Compensate, Value::Null)
+}
+
+fn refused(outcome: &Outcome, expected: &str) {
+    assert!(matches!(outcome, Outcome::Refused { code, .. } if code == expected), "{outcome:?} is not {expected}");
+}
+
+fn reserved(outcome: &Outcome) -> Reserved {
+    match outcome {
+        Outcome::Succeeded { output } => serde_json::from_value(output.clone()).unwrap(),
+        Outcome::Refused { .. } | Outcome::Retry { .. } => panic!("{outcome:?} is not a reservation"),
+    }
+}
+
+#[tokio::test]
+async fn of_many_sagas_in_one_batch_one_gets_the_slot() {
+    let clinic = Clinic::new().await;
+    let commands: Vec<Command> = (1..=20).map(|saga| reserve(saga, slot_id(0))).collect();
+    let outcomes = clinic.booking.apply(&commands.iter().collect::<Vec<_>>()).await.unwrap();
+    let output = reserved(&outcomes[0]);
+    assert_eq!((output.slot_id, output.price.amount_minor), (slot_id(0), 4_500));
+    outcomes[1..].iter().for_each(|outcome| refused(outcome, SLOT_TAKEN));
+    assert_eq!((clinic.slot(0).await.status, clinic.slot(0).await.version), (slots::Status::Held, 2));
+    assert_eq!(clinic.contradictions().await, (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_released_slot_is_free_again_and_the_patient_forgotten() {
+    let clinic = Clinic::new().await;
+    let held = reserved(&clinic.book(&reserve(1, slot_id(0))).await);
+    let row = appointments::Entity::find_by_id(held.appointment_id);
+    assert!(row.one(clinic.db.reader()).await.unwrap().unwrap().patient_name.is_some());
+    assert!(matches!(clinic.book(&release(1)).await, Outcome::Succeeded { .. }));
+    let row = appointments::Entity::find_by_id(held.appointment_id).one(clinic.db.reader()).await.unwrap().unwrap();
+    assert_eq!(row.status, appointments::Status::Released);
+    assert_eq!((row.patient_name, row.patient_phone, row.patient_email), (None, None, None));
+    assert_eq!(clinic.slot(0).await.status, slots::Status::Free);
+    refused(&clinic.book(&reserve(1, slot_id(0))).await, FENCED);
+    reserved(&clinic.book(&reserve(2, slot_id(0))).await);
+    let on_slot = AppointmentFilter { slot_id: Some(slot_id(0)), saga_id: None };
+    assert_eq!(query::appointments(&clinic.db, &on_slot, None, 10).await.unwrap().len(), 2);
+    assert_eq!(clinic.contradictions().await, (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn refusals_name_what_is_wrong_with_the_slot() {
+    let clinic = Clinic::new().await;
+    refused(&clinic.book(&reserve(1, Uuid::from_u128(9))).await, SLOT_UNKNOWN);
+    refused(&clinic.book(&named("booking", 2, Verb::Execute, json!({"slot": 1}))).await, CONTRACT_VIOLATION);
+    let long_ago = Timestamp(0);
+    let other = Clinic::empty().await;
+    clinic::seed(&other.db, 1, long_ago).await.unwrap();
+    refused(&other.book(&reserve(3, slot_id(0))).await, SLOT_IN_PAST);
+    assert_eq!(other.slot(0).await.version, 1, "a refusal leaves nothing behind");
+}
+
+#[tokio::test]
+async fn only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands() {
+    let clinic = Clinic::new().await;
+    let held = reserved(&clinic.book(&reserve(1, slot_id(0))).await);
+    refused(&clinic.confirm(2, held.appointment_id).await, RESERVATION_EXPIRED);
+    assert!(matches!(clinic.confirm(1, held.appointment_id).await, Outcome::Succeeded { .. }));
+    assert_eq!(clinic.slot(0).await.status, slots::Status::Booked);
+    let fence = named("confirmation", 1, Verb::Compensate, Value::Null);
+    refused(&clinic.confirmation.apply(&[&fence]).await.unwrap()[0], ALREADY_EXECUTED);
+    refused(&clinic.book(&release(1)).await, appointments::APPOINTMENT_CONFIRMED);
+    assert_eq!(clinic.slot(0).await.status, slots::Status::Booked);
+    assert_eq!(clinic.contradictions().await, (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_released_appointment_is_not_confirmed() {
+    let clinic = Clinic::new().await;
+    let held = reserved(&clinic.book(&reserve(1, slot_id(0))).await);
+    clinic.book(&release(1)).await;
+    refused(&clinic.confirm(1, held.appointment_id).await, RESERVATION_EXPIRED);
+    let free = SlotFilter { status: Some(slots::Status::Free), ..SlotFilter::default() };
+    assert_eq!(query::slots(&clinic.db, &free, None, 10).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_key_of_one_participant_is_not_answered_by_another() {
+    let clinic = Clinic::new().await;
+    let held = reserve(1, slot_id(0));
+    clinic.book(&held).await;
+    let crossed = Command { participant: "confirmation".to_owned(), ..held };
+    refused(&clinic.confirmation.apply(&[&crossed]).await.unwrap()[0], CONTRACT_VIOLATION);
+}
