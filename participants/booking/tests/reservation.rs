@@ -1,5 +1,7 @@
 //! Booking and confirmation over one clinic: slots are taken once, given back, and confirmed only by who holds them.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
 use booking::Booking;
 use clinic::query::{AppointmentFilter, SlotFilter};
 use clinic::seed::slot_id;

@@ -1,5 +1,7 @@
 //! Seeding and reading slots, directly and over HTTP.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Every shape of participant passes the contract's suite.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
 mod support;
 
 use std::sync::Arc;

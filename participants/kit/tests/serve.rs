@@ -1,5 +1,7 @@
 //! A participant behind its queue: acknowledged only when its replies are safe, whatever gets lost between.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
