@@ -14,7 +14,17 @@ mod payment;
 
 mod notify;
 
+use sea_orm_migration::{MigratorTrait, sea_orm::DatabaseConnection, sea_orm::DbErr};
+
 pub use clinic::Clinic;
 pub use engine::Engine;
 pub use notify::Notify;
 pub use payment::Payment;
+
+/// Climbs a ladder to its top.
+///
+/// # Errors
+/// When a step fails; the steps before it stay.
+pub async fn up<L: MigratorTrait>(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    L::up(connection, None).await
+}

@@ -1,0 +1,237 @@
+//! `bookend audit`: adds up what all owners hold, and says what does not add up.
+//!
+//! Reads only. Must hold: every rule looks at the owners' own tables, not at what the engine believes about them. A
+//! saga that is still open is judged only by what must hold at every moment.
+
+use anyhow::Context;
+use clinic::appointments::Status as AppointmentStatus;
+use clinic::query::{Appointment, AppointmentFilter};
+use saga_core::{Decision, Saga, Status};
+use saga_defs::contract::booking::Reserved;
+use saga_store::{Filter, Mismatch, SqlStore, State, Store};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::stack::Databases;
+
+/// Rows read at once.
+const PAGE: u64 = 200;
+
+/// Something that does not add up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The broken rule.
+    pub rule: &'static str,
+    /// The saga or slot concerned.
+    pub subject: String,
+    /// What was found.
+    pub detail: String,
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Sagas looked at.
+    pub sagas: u64,
+    /// Sagas that have not ended and are not stuck.
+    pub open: u64,
+    /// What does not add up.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    fn find(&mut self, rule: &'static str, subject: impl ToString, detail: impl Into<String>) {
+        self.findings.push(Finding { rule, subject: subject.to_string(), detail: detail.into() });
+    }
+}
+
+/// Audits one saga, or everything.
+///
+/// # Errors
+/// When a database can't be read.
+pub async fn run(databases: &Databases, only: Option<Uuid>) -> anyhow::Result<Report> {
+    let store = SqlStore::new(databases.engine.clone());
+    let mut report = Report::default();
+    if let Some(id) = only {
+        let mut loaded = store.load(&[id]).await?;
+        match loaded.sagas.remove(&id) {
+            Some(stored) => saga(databases, &store, id, &stored.state, &mut report).await?,
+            None => report.find("saga_exists", id, "there is no such saga"),
+        }
+        return Ok(report);
+    }
+    slots(databases, &mut report).await?;
+    sagas(databases, &store, &mut report).await?;
+    causes(databases, &store, &mut report).await?;
+    let outbox = store.outbox_load().await?;
+    if outbox.rows > 0 {
+        report.find("outbox_empty", "outbox", format!("{} rows left, the oldest {} ms old", outbox.rows, outbox.oldest_ms));
+    }
+    let contradictions = store.contradictions().await?;
+    if contradictions > 0 {
+        report.find("no_contradiction", "late replies", format!("{contradictions} contradict what their saga ended on"));
+    }
+    Ok(report)
+}
+
+/// No slot has two active appointments, and each slot's status tells the truth.
+async fn slots(databases: &Databases, report: &mut Report) -> anyhow::Result<()> {
+    let mut after = None;
+    loop {
+        let found = clinic::audit::double_booked_slots(&databases.clinic, after, PAGE).await?;
+        for slot in &found {
+            report.find("one_appointment_per_slot", slot, "two active appointments");
+        }
+        after = found.last().copied();
+        if after.is_none() {
+            break;
+        }
+    }
+    loop {
+        let found = clinic::audit::contradicting_slots(&databases.clinic, after, PAGE).await?;
+        for slot in &found {
+            report.find("slot_status", slot, "the slot's status contradicts its appointments");
+        }
+        after = found.last().copied();
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn sagas(databases: &Databases, store: &SqlStore, report: &mut Report) -> anyhow::Result<()> {
+    let mut filter = Filter { tenant: "default".to_owned(), ..Filter::default() };
+    loop {
+        let page = store.list(&filter, PAGE).await?;
+        let ids: Vec<Uuid> = page.iter().map(|summary| summary.header.id).collect();
+        for (id, stored) in store.load(&ids).await?.sagas {
+            saga(databases, store, id, &stored.state, report).await?;
+        }
+        filter.before = ids.last().copied();
+        if filter.before.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// One saga: its history explains its state, and its effects fit its decision.
+async fn saga(
+    databases: &Databases,
+    store: &SqlStore,
+    id: Uuid,
+    state: &State,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    report.sagas += 1;
+    let State::Known(saga) = state else {
+        report.find("readable", id, "written by a build with another format");
+        return Ok(());
+    };
+    match saga_store::check_replay(store, id).await {
+        Ok(()) => {}
+        Err(Mismatch::Store(error)) => return Err(error).context("reading history"),
+        Err(mismatch) => report.find("history_explains_state", id, mismatch.to_string()),
+    }
+    let net: i64 = payment::query::of_saga(&databases.payment, id).await?.iter().map(|paid| paid.net.amount_minor).sum();
+    let of_saga = AppointmentFilter { saga_id: Some(id), slot_id: None };
+    let appointments = clinic::query::appointments(&databases.clinic, &of_saga, None, PAGE).await?;
+    judge(id, saga, net, &appointments, report);
+    Ok(())
+}
+
+fn judge(id: Uuid, saga: &Saga, net: i64, appointments: &[Appointment], report: &mut Report) {
+    let held = |status: AppointmentStatus| appointments.iter().filter(|appointment| appointment.status == status).count();
+    let (pending, confirmed) = (held(AppointmentStatus::Pending), held(AppointmentStatus::Confirmed));
+    match (saga.status(), saga.decision) {
+        (_, Some(Decision::Committed)) => {
+            let price = price(saga);
+            if price != Some(net) {
+                report.find("money_committed", id, format!("net payment {net}, price {price:?}"));
+            }
+            if confirmed != 1 {
+                report.find("appointment_committed", id, format!("{confirmed} confirmed appointments"));
+            }
+        }
+        (Status::Compensated, _) => {
+            if net != 0 {
+                report.find("money_returned", id, format!("net payment {net} of a saga that failed"));
+            }
+            if pending + confirmed > 0 {
+                report.find("slot_released", id, "an appointment of a saga that failed is active");
+            }
+        }
+        // What a stuck or closed saga holds is in plain sight of a person.
+        (Status::Stuck | Status::Closed, _) => {}
+        (Status::Running | Status::Compensating | Status::Completed, _) => report.open += 1,
+    }
+}
+
+/// What the clinic asked for when it held the slot.
+fn price(saga: &Saga) -> Option<i64> {
+    let output = saga.step("booking")?.output()?.clone();
+    serde_json::from_value::<Reserved>(output).ok().map(|reserved| reserved.price.amount_minor)
+}
+
+/// No effect without cause: whoever paid has a saga.
+async fn causes(databases: &Databases, store: &SqlStore, report: &mut Report) -> anyhow::Result<()> {
+    let mut after = None;
+    loop {
+        let page = payment::query::page(&databases.payment, after, PAGE).await?;
+        let ids: Vec<Uuid> = page.payments.iter().map(|paid| paid.saga_id).collect();
+        let known = store.load(&ids).await?.sagas;
+        for id in ids.iter().filter(|id| !known.contains_key(id)) {
+            report.find("payment_has_cause", id, "money moved for a saga that does not exist");
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(status: AppointmentStatus, decision: Option<Decision>, ended: bool, net: i64) -> Vec<&'static str> {
+        let mut text = serde_json::json!({
+            "version": 3, "seed": 1, "phase": if ended { serde_json::json!({"ended": "compensated"}) } else { "forward".into() },
+            "decision": decision,
+            "steps": {"booking": {"execute": {"sent": 1}, "effect": {"succeeded": {
+                "appointment_id": Uuid::nil(), "slot_id": Uuid::nil(), "starts_at": 0,
+                "price": {"amount_minor": 4500, "currency": "EUR"}
+            }}}}
+        });
+        if decision.is_none() {
+            text.as_object_mut().unwrap().remove("decision");
+        }
+        let saga: Saga = serde_json::from_value(text).unwrap();
+        let appointment = Appointment {
+            id: Uuid::nil(),
+            slot_id: Uuid::nil(),
+            saga_id: Uuid::nil(),
+            status,
+            created_at: 0,
+            updated_at: 0,
+        };
+        let mut report = Report::default();
+        judge(Uuid::nil(), &saga, net, &[appointment], &mut report);
+        report.findings.iter().map(|finding| finding.rule).collect()
+    }
+
+    #[test]
+    fn what_adds_up_is_no_finding() {
+        assert!(findings(AppointmentStatus::Confirmed, Some(Decision::Committed), false, 4500).is_empty());
+        assert!(findings(AppointmentStatus::Released, Some(Decision::Undone), true, 0).is_empty());
+        assert!(findings(AppointmentStatus::Pending, None, false, 4500).is_empty());
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_found() {
+        let committed = Some(Decision::Committed);
+        assert_eq!(findings(AppointmentStatus::Confirmed, committed, false, 9000), ["money_committed"]);
+        assert_eq!(findings(AppointmentStatus::Released, committed, false, 4500), ["appointment_committed"]);
+        assert_eq!(findings(AppointmentStatus::Released, Some(Decision::Undone), true, 4500), ["money_returned"]);
+        assert_eq!(findings(AppointmentStatus::Pending, Some(Decision::Undone), true, 0), ["slot_released"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Talks to a server's REST API and translates its answers into exit codes.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use super::exit::Exit;
+use super::output;
+
+/// Longest wait for one answer: the longest wait that can be asked for, and some.
+const ANSWER_MAX: Duration = Duration::from_secs(75);
+
+/// Where the server is, and who asks.
+#[derive(Debug, Args)]
+pub(super) struct Server {
+    /// Base address of the server.
+    #[arg(long, env = "BOOKEND_SERVER", default_value = "http://127.0.0.1:7878", global = true)]
+    server: String,
+    /// Bearer token.
+    #[arg(long, env = "BOOKEND_TOKEN", hide_env_values = true, default_value = "dev-admin", global = true)]
+    token: String,
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
+}
+
+impl Server {
+    /// Asks. `Err` holds the exit code of a bad answer, which is printed already.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Result<Answer, Exit>> {
+        let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().context("no HTTP client")?;
+        let mut request = client.request(method, format!("{}{path}", self.server.trim_end_matches('/')));
+        request = request.bearer_auth(&self.token);
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).context("a header name")?;
+            request = request.header(name, HeaderValue::from_str(value).context("a value does not fit into a header")?);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                output::error(&format!("{} can't be reached: {:#}", self.server, anyhow::Error::from(error)));
+                return Ok(Err(Exit::Unreachable));
+            }
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.context("the answer broke off")?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        if status.is_success() {
+            return Ok(Ok(Answer { headers, body }));
+        }
+        complain(status, &body);
+        Ok(Err(exit_of(status)))
+    }
+}
+
+fn complain(status: StatusCode, body: &Value) {
+    let title = output::cell(body, "title");
+    output::error(&format!("{} {title}: {}", status.as_u16(), output::cell(body, "detail")));
+    for problem in body.get("errors").and_then(Value::as_array).into_iter().flatten() {
+        output::note(&format!("  {} {}", output::cell(problem, "pointer"), output::cell(problem, "detail")));
+    }
+}
+
+fn exit_of(status: StatusCode) -> Exit {
+    match status.as_u16() {
+        401 | 403 => Exit::Forbidden,
+        404 | 410 => Exit::NotFound,
+        409 | 412 | 428 => Exit::Conflict,
+        500..=599 => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}

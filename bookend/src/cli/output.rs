@@ -1,0 +1,70 @@
+//! Prints: data on standard output, everything else on standard error.
+//!
+//! The one home of printing. A closed pipe is no error: whoever closed it has seen enough.
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns, for people.
+    Table,
+    /// The API's body, for machines.
+    Json,
+}
+
+/// Prints a line of data.
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints text of several lines as it stands.
+pub fn text(text: &str) {
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
+/// Prints a remark that is not data.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Prints an error.
+pub fn error(text: &str) {
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+}
+
+/// Prints a JSON document.
+pub fn json(value: &Value) {
+    line(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()));
+}
+
+/// Prints columns under a header, each as wide as its widest cell.
+pub fn table(header: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let format = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    line(&format(&mut header.iter().copied()));
+    for row in rows {
+        line(&format(&mut row.iter().map(String::as_str)));
+    }
+}
+
+/// A member of a JSON document as a cell; a dot goes one level down.
+#[must_use]
+pub fn cell(value: &Value, path: &str) -> String {
+    let found = path.split('.').try_fold(value, |value, name| value.get(name));
+    match found {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}

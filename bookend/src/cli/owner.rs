@@ -1,0 +1,67 @@
+//! Commands on a data folder, and the simulators on their own.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use runtime::{SystemClock, Tasks};
+use serde_json::json;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::exit::Exit;
+use super::output::{self, Format};
+use crate::audit;
+use crate::dev::{init_log, until_asked_to_stop};
+use crate::settings::Settings;
+use crate::stack::{Databases, Lock};
+
+pub(super) async fn migrate(settings: &Settings) -> anyhow::Result<Exit> {
+    let dir = settings.data_dir()?;
+    let _lock = Lock::take(&dir)?;
+    let databases = Databases::open(&dir).await?;
+    databases.migrate().await?;
+    databases.close().await;
+    output::note(&format!("{} is up to date", dir.display()));
+    Ok(Exit::Done)
+}
+
+pub(super) async fn seed(settings: &Settings, slots: u32) -> anyhow::Result<Exit> {
+    let dir = settings.data_dir()?;
+    let _lock = Lock::take(&dir)?;
+    let databases = Databases::open_existing(&dir).await?;
+    let created = clinic::seed::seed(&databases.clinic, slots, databases.clinic.now()).await.context("seeding slots")?;
+    databases.close().await;
+    output::note(&format!("{created} of {slots} slots were new"));
+    Ok(Exit::Done)
+}
+
+/// Adds up what all owners hold. Reads only, so it may run beside a server.
+pub(super) async fn audit(settings: &Settings, saga: Option<Uuid>, format: Format) -> anyhow::Result<Exit> {
+    let databases = Databases::open_existing(&settings.data_dir()?).await?;
+    let report = audit::run(&databases, saga).await?;
+    databases.close().await;
+    match format {
+        Format::Json => output::json(&json!(report)),
+        Format::Table => {
+            for finding in &report.findings {
+                output::line(&format!("{}  {}  {}", finding.rule, finding.subject, finding.detail));
+            }
+            output::note(&format!("{} sagas looked at, {} findings", report.sagas, report.findings.len()));
+        }
+    }
+    Ok(if report.findings.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+pub(super) async fn providers(settings: &Settings) -> anyhow::Result<Exit> {
+    init_log(settings)?;
+    let tasks = Tasks::new();
+    let options = providers::Options { slow_ms: settings.providers.slow_ms, ..providers::Options::default() };
+    let providers = providers::Providers::new(options, Arc::new(SystemClock), tasks.clone());
+    let listener = TcpListener::bind(settings.providers.listen).await.context("the simulators can't listen")?;
+    output::line(&format!("simulators of gateway, SMS and mail on http://{}", listener.local_addr()?));
+    let (router, stop) = (runtime::http::edge(providers::router(providers)), tasks.clone());
+    tasks.spawn(async move { runtime::http::serve(listener, router, &stop).await });
+    until_asked_to_stop().await?;
+    tasks.shutdown(settings.shutdown_deadline()).await;
+    Ok(Exit::Done)
+}

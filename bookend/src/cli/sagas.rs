@@ -1,0 +1,343 @@
+//! `bookend sagas …`: the REST API from a terminal.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::client::Server;
+use super::exit::Exit;
+use super::output::{self, Format, cell};
+
+/// Longest wait that one request may ask for.
+const WAIT_S_MAX: u64 = 60;
+
+#[derive(Debug, Args)]
+pub(super) struct Sagas {
+    #[command(flatten)]
+    server: Server,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start a saga.
+    #[command(after_help = "Examples:\n  bookend sagas start --input @booking.json --wait 20\n  \
+        bookend sagas start --definition booking@1 --input '{\"slot_id\":\"…\",…}' --idempotency-key order-7")]
+    Start {
+        /// `booking` for the newest version, `booking@1` for that one.
+        #[arg(long, default_value = "booking")]
+        definition: String,
+        /// JSON, or @FILE.
+        #[arg(long)]
+        input: String,
+        /// Business key.
+        #[arg(long)]
+        key: Option<String>,
+        /// Repeating a start with the same key finds the same saga. Default: a new one, printed.
+        #[arg(long)]
+        idempotency_key: Option<String>,
+        /// Wait up to so many seconds until the saga is decided or stuck.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Show a saga.
+    Get { id: Uuid },
+    /// List sagas, newest first.
+    List {
+        /// running, compensating, stuck, completed, compensated or closed.
+        #[arg(long)]
+        status: Option<String>,
+        /// Name of the definition.
+        #[arg(long)]
+        definition: Option<String>,
+        /// Business key.
+        #[arg(long)]
+        key: Option<String>,
+        /// Sagas per page.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Where the last page ended.
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Wait until a saga is decided or stuck.
+    #[command(after_help = "Exit codes: 0 committed, 10 refused or undone, 11 stuck, 124 time ran out.")]
+    Wait {
+        id: Uuid,
+        /// Seconds.
+        #[arg(long, default_value_t = 60)]
+        timeout: u64,
+    },
+    /// Show what happened to a saga.
+    History { id: Uuid },
+    /// Send a stuck command again, with a new budget.
+    Retry(Operation),
+    /// Count a stuck command as succeeded.
+    Skip {
+        #[command(flatten)]
+        operation: Operation,
+        /// The output that counts, JSON.
+        #[arg(long, default_value = "{}")]
+        result: String,
+    },
+    /// Undo a saga that is not decided.
+    Compensate(Operation),
+    /// Cancel a saga that is not decided.
+    Cancel(Operation),
+    /// Close a stuck saga; what it holds stays as it is.
+    Close(Operation),
+}
+
+#[derive(Debug, Args)]
+struct Operation {
+    /// The saga.
+    id: Uuid,
+    /// Why; it is kept in the saga's history.
+    #[arg(long)]
+    reason: String,
+    /// The version that you looked at. Default: the newest, whatever it is.
+    #[arg(long)]
+    version: Option<u64>,
+    /// Repeating an operation with the same key repeats its answer. Default: a new one.
+    #[arg(long)]
+    idempotency_key: Option<String>,
+}
+
+impl Sagas {
+    pub(super) async fn run(&self, format: Format) -> anyhow::Result<Exit> {
+        match &self.verb {
+            Verb::Start { definition, input, key, idempotency_key, wait } => {
+                let body = json!({"definition": definition, "key": key, "input": read_json(input)?});
+                self.start(without_null(body), idempotency_key.as_deref(), *wait, format).await
+            }
+            Verb::Get { id } => self.get(*id, format).await,
+            Verb::List { status, definition, key, limit, cursor } => {
+                let filters = [("status", status), ("definition", definition), ("key", key), ("cursor", cursor)];
+                self.list(&filters, *limit, format).await
+            }
+            Verb::Wait { id, timeout } => self.wait(*id, *timeout, format).await,
+            Verb::History { id } => self.history(*id, format).await,
+            Verb::Retry(operation) => self.operate("retry", operation, None, format).await,
+            Verb::Skip { operation, result } => {
+                let output = serde_json::from_str(result).context("--result is not JSON")?;
+                self.operate("skip", operation, Some(output), format).await
+            }
+            Verb::Compensate(operation) => self.operate("compensate", operation, None, format).await,
+            Verb::Cancel(operation) => self.operate("cancel", operation, None, format).await,
+            Verb::Close(operation) => self.operate("close", operation, None, format).await,
+        }
+    }
+
+    async fn start(
+        &self,
+        body: Value,
+        idempotency_key: Option<&str>,
+        wait: Option<u64>,
+        format: Format,
+    ) -> anyhow::Result<Exit> {
+        let key = idempotency_key.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
+        output::note(&format!("idempotency key: {key}"));
+        let mut headers = vec![("idempotency-key", key)];
+        headers.extend(wait.map(|seconds| ("prefer", format!("wait={}", seconds.min(WAIT_S_MAX)))));
+        match self.server.ask(Method::POST, "/v1/sagas", &headers, Some(&body)).await? {
+            Err(exit) => Ok(exit),
+            Ok(answer) => {
+                show(&answer.body, format);
+                Ok(if wait.is_some() { decided(&answer.body).unwrap_or(Exit::TimedOut) } else { Exit::Done })
+            }
+        }
+    }
+
+    async fn get(&self, id: Uuid, format: Format) -> anyhow::Result<Exit> {
+        match self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[], None).await? {
+            Err(exit) => Ok(exit),
+            Ok(answer) => {
+                show(&answer.body, format);
+                Ok(if decided(&answer.body).is_some() { Exit::Done } else { Exit::Open })
+            }
+        }
+    }
+
+    async fn list(&self, filters: &[(&str, &Option<String>)], limit: u32, format: Format) -> anyhow::Result<Exit> {
+        let mut query = format!("limit={limit}");
+        for (name, value) in filters {
+            if let Some(value) = value {
+                query.push_str(&format!("&{name}={}", encode(value)));
+            }
+        }
+        match self.server.ask(Method::GET, &format!("/v1/sagas?{query}"), &[], None).await? {
+            Err(exit) => Ok(exit),
+            Ok(answer) => {
+                let columns = ["id", "definition", "status", "decision", "key", "created_at"];
+                rows(&answer.body, &columns, format);
+                if let Some(cursor) = answer.body.get("next_cursor").and_then(Value::as_str) {
+                    output::note(&format!("more: --cursor {cursor}"));
+                }
+                Ok(Exit::Done)
+            }
+        }
+    }
+
+    async fn wait(&self, id: Uuid, timeout_s: u64, format: Format) -> anyhow::Result<Exit> {
+        let deadline = Instant::now() + Duration::from_secs(timeout_s);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+            let prefer = format!("wait={}", (left as u64).min(WAIT_S_MAX));
+            let asked = self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[("prefer", prefer)], None).await?;
+            let answer = match asked {
+                Err(exit) => return Ok(exit),
+                Ok(answer) => answer,
+            };
+            let exit = decided(&answer.body);
+            if exit.is_some() || Instant::now() >= deadline {
+                show(&answer.body, format);
+                return Ok(exit.unwrap_or(Exit::TimedOut));
+            }
+        }
+    }
+
+    async fn history(&self, id: Uuid, format: Format) -> anyhow::Result<Exit> {
+        let mut cursor: Option<String> = None;
+        loop {
+            let more = cursor.map(|cursor| format!("&cursor={}", encode(&cursor))).unwrap_or_default();
+            let path = format!("/v1/sagas/{id}/history?limit=200{more}");
+            let answer = match self.server.ask(Method::GET, &path, &[], None).await? {
+                Err(exit) => return Ok(exit),
+                Ok(answer) => answer,
+            };
+            match format {
+                Format::Json => output::json(&answer.body),
+                Format::Table => tell_history(&answer.body),
+            }
+            cursor = answer.body.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(Exit::Done);
+            }
+        }
+    }
+
+    async fn operate(
+        &self,
+        name: &str,
+        operation: &Operation,
+        result: Option<Value>,
+        format: Format,
+    ) -> anyhow::Result<Exit> {
+        let matched = match operation.version {
+            Some(version) => format!("\"{version}\""),
+            None => match self.server.ask(Method::GET, &format!("/v1/sagas/{}", operation.id), &[], None).await? {
+                Err(exit) => return Ok(exit),
+                Ok(answer) => {
+                    let tag = answer.headers.get("etag").and_then(|tag| tag.to_str().ok());
+                    tag.context("the server sent no version")?.to_owned()
+                }
+            },
+        };
+        let key = operation.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        let body = without_null(json!({"reason": operation.reason, "output": result}));
+        let path = format!("/v1/sagas/{}/{name}", operation.id);
+        let headers = [("if-match", matched), ("idempotency-key", key)];
+        match self.server.ask(Method::POST, &path, &headers, Some(&body)).await? {
+            Err(exit) => Ok(exit),
+            Ok(answer) => {
+                show(&answer.body, format);
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+/// Exit code of a saga that is decided or stuck.
+fn decided(saga: &Value) -> Option<Exit> {
+    match (cell(saga, "status").as_str(), cell(saga, "decision").as_str()) {
+        ("stuck", _) => Some(Exit::Stuck),
+        (_, "committed") => Some(Exit::Done),
+        (_, "refused" | "undone" | "abandoned") => Some(Exit::NotCommitted),
+        _ => None,
+    }
+}
+
+fn show(saga: &Value, format: Format) {
+    if format == Format::Json {
+        return output::json(saga);
+    }
+    for name in ["id", "definition", "status", "decision", "version", "created_at", "decided_at"] {
+        output::line(&format!("{name:<11} {}", cell(saga, name)));
+    }
+    for (name, paths) in [
+        ("failure", vec!["failure.step", "failure.code", "failure.message"]),
+        ("waiting", vec!["waiting.step", "waiting.verb", "waiting.for", "waiting.until"]),
+        ("stuck", vec!["stuck.step", "stuck.cause", "stuck.message"]),
+    ] {
+        if saga.get(name).is_some_and(Value::is_object) {
+            let cells: Vec<String> = paths.into_iter().map(|path| cell(saga, path)).collect();
+            output::line(&format!("{name:<11} {}", cells.join("  ")));
+        }
+    }
+    output::line("");
+    let steps = json!({"data": saga.get("steps")});
+    rows(&steps, &["name", "participant", "kind", "status", "execute_attempts", "compensate_attempts"], format);
+    let possible = saga.get("actions").and_then(Value::as_array).into_iter().flatten();
+    let possible: Vec<String> =
+        possible.filter(|action| cell(action, "allowed") == "true").map(|action| cell(action, "name")).collect();
+    if !possible.is_empty() {
+        output::line(&format!("\npossible: {}", possible.join(", ")));
+    }
+}
+
+fn rows(page: &Value, columns: &[&str], format: Format) {
+    match format {
+        Format::Json => output::json(page),
+        Format::Table => {
+            let data = page.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+            let rows: Vec<Vec<String>> =
+                data.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
+            output::table(columns, &rows);
+        }
+    }
+}
+
+fn tell_history(page: &Value) {
+    for row in page.get("data").and_then(Value::as_array).into_iter().flatten() {
+        let reason = row.get("reason").and_then(Value::as_str).map(|reason| format!("  “{reason}”")).unwrap_or_default();
+        output::line(&format!("{:>4}  {}  {}{reason}", cell(row, "seq"), cell(row, "at"), cell(row, "actor")));
+        for event in row.get("events").and_then(Value::as_array).into_iter().flatten() {
+            output::line(&format!("        {}", crate::demo::narrator::sentence(event)));
+        }
+    }
+}
+
+fn read_json(text: &str) -> anyhow::Result<Value> {
+    let text = match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("{path} can't be read"))?,
+        None => text.to_owned(),
+    };
+    match serde_json::from_str(&text).context("--input is not JSON")? {
+        Value::Object(members) => Ok(Value::Object(members)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            bail!("--input must be a JSON object")
+        }
+    }
+}
+
+fn without_null(mut value: Value) -> Value {
+    if let Value::Object(members) = &mut value {
+        members.retain(|_, member| !member.is_null());
+    }
+    value
+}
+
+/// Percent-encodes everything but unreserved characters: RFC 3986, 2.3.
+fn encode(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}

@@ -1,0 +1,13 @@
+//! The one binary: composition root and command line. No logic of its own: decisions are made in the libraries.
+
+pub mod settings;
+
+pub mod stack;
+
+pub mod audit;
+
+pub mod cli;
+
+pub mod dev;
+
+pub mod demo;

@@ -1,0 +1,252 @@
+//! Reads configuration: flag over environment over file over `config.default.toml`, which documents every key.
+//!
+//! The only place that reads the environment. Must hold: an unknown key is an error, so that a typing mistake is
+//! never silently ignored; only variables that contain `__` are configuration.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use config::{Config, Environment, File, FileFormat, Map};
+use runtime::http::{Role, Token};
+use saga_defs::Definition;
+use saga_defs::catalog::{Catalog, Loaded};
+use serde::Deserialize;
+
+/// The text that documents every key.
+pub const DEFAULTS: &str = include_str!("../config.default.toml");
+
+/// All configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "config.default.toml is the manual of every key")]
+pub struct Settings {
+    pub api: Listen,
+    pub data: Data,
+    pub auth: Auth,
+    pub definitions: Definitions,
+    pub engine: Engine,
+    pub transport: Transport,
+    pub participants: Participants,
+    pub payment: Payment,
+    pub notify: Notify,
+    pub providers: Providers,
+    pub seed: Seed,
+    pub log: Log,
+    pub shutdown: Shutdown,
+}
+
+macro_rules! section {
+    ($name:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        /// A section of `config.default.toml`.
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs, reason = "config.default.toml is the manual of every key")]
+        pub struct $name { $(pub $field: $type),* }
+    };
+}
+
+section!(Listen { listen: SocketAddr });
+section!(Data { dir: String });
+section!(Auth { tokens: Vec<TokenEntry> });
+section!(TokenEntry { name: String, role: TokenRole, sha256: String });
+section!(Definitions { dir: String });
+section!(Engine {
+    workers: usize,
+    queue: usize,
+    batch_max: usize,
+    prefetch: usize,
+    in_flight_max: usize,
+    relay_every_ms: u64,
+    timers_every_ms: u64,
+    hints_every_ms: u64,
+    answer_within_ms: u64,
+});
+section!(Transport { capacity: usize });
+section!(Participants { prefetch: usize, batch_max: usize, calls_max: usize, lease_ms: u64 });
+section!(Payment { gateway_url: String, timeout_ms: u64 });
+section!(Notify { sms_url: String, mail_url: String, timeout_ms: u64, breaker_failures: u32, breaker_open_ms: u64 });
+section!(Providers { listen: SocketAddr, slow_ms: u64 });
+section!(Seed { slots: u32 });
+section!(Log { format: LogFormat, filter: String });
+section!(Shutdown { deadline_ms: u64 });
+
+/// What the bearer of a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenRole {
+    /// Starts, reads and cancels its own sagas.
+    Client,
+    /// Reads all and repairs.
+    Admin,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// Values given on the command line; they win.
+pub type Flags = Vec<(&'static str, config::Value)>;
+
+impl Settings {
+    /// Reads all sources, strongest last.
+    ///
+    /// # Errors
+    /// When a source can't be read, a key is unknown, or a value does not fit.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    pub fn read(file: Option<&Path>, flags: Flags) -> anyhow::Result<Self> {
+        Self::from_sources(file, std::env::vars(), flags)
+    }
+
+    fn from_sources(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: Flags,
+    ) -> anyhow::Result<Self> {
+        let ours: Map<String, String> = environment.into_iter().filter(|(name, _)| name.contains("__")).collect();
+        let environment =
+            Environment::with_prefix("BOOKEND").prefix_separator("_").separator("__").try_parsing(true).source(Some(ours));
+        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("the configuration file {} can't be read", path.display()))?;
+            builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+        }
+        builder = builder.add_source(environment);
+        for (key, value) in flags {
+            builder = builder.set_override(key, value)?;
+        }
+        let config = builder.build().context("the configuration can't be read")?;
+        config.try_deserialize().context("the configuration does not fit; every key is documented by `bookend config`")
+    }
+
+    /// The data folder.
+    ///
+    /// # Errors
+    /// When none is set.
+    pub fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        if self.data.dir.is_empty() {
+            bail!("no data folder: give --data DIR, or set data.dir");
+        }
+        Ok(PathBuf::from(&self.data.dir))
+    }
+
+    /// The tokens of `[auth]`.
+    ///
+    /// # Errors
+    /// When a hash is not 64 hex digits.
+    pub fn tokens(&self) -> anyhow::Result<Vec<Token>> {
+        let token = |entry: &TokenEntry| {
+            let mut sha256 = [0; 32];
+            hex::decode_to_slice(&entry.sha256, &mut sha256)
+                .with_context(|| format!("auth.tokens: sha256 of `{}` must be 64 hex digits", entry.name))?;
+            let role = match entry.role {
+                TokenRole::Client => Role::Client,
+                TokenRole::Admin => Role::Admin,
+            };
+            Ok(Token { name: entry.name.clone(), role, sha256 })
+        };
+        self.auth.tokens.iter().map(token).collect()
+    }
+
+    /// The compiled-in definitions and those of `definitions.dir`.
+    ///
+    /// # Errors
+    /// When a file can't be read or breaks the rules of definitions.
+    pub fn catalog(&self) -> anyhow::Result<Catalog> {
+        let mut catalog = Catalog::built_in();
+        if self.definitions.dir.is_empty() {
+            return Ok(catalog);
+        }
+        let dir = Path::new(&self.definitions.dir);
+        let entries = std::fs::read_dir(dir).with_context(|| format!("definitions.dir {} can't be read", dir.display()))?;
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+        for path in paths {
+            catalog.add(load_definition(&path)?);
+        }
+        Ok(catalog)
+    }
+
+    /// The engine's options.
+    #[must_use]
+    pub fn engine_options(&self) -> orchestrator::Options {
+        let ms = Duration::from_millis;
+        orchestrator::Options {
+            workers: self.engine.workers,
+            queue: self.engine.queue,
+            batch_max: self.engine.batch_max,
+            prefetch: self.engine.prefetch,
+            in_flight_max: self.engine.in_flight_max,
+            relay_every: ms(self.engine.relay_every_ms),
+            timers_every: ms(self.engine.timers_every_ms),
+            hints_every: ms(self.engine.hints_every_ms),
+            answer_within: ms(self.engine.answer_within_ms),
+        }
+    }
+
+    /// How long a shutdown may take.
+    #[must_use]
+    pub fn shutdown_deadline(&self) -> Duration {
+        Duration::from_millis(self.shutdown.deadline_ms)
+    }
+}
+
+/// Reads and checks one definition file, TOML or JSON by its ending.
+///
+/// # Errors
+/// When it can't be read or breaks rules, all of which are named.
+pub fn load_definition(path: &Path) -> anyhow::Result<Loaded> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+    let json = path.extension().is_some_and(|extension| extension == "json");
+    let definition = if json { Definition::from_json(&text) } else { Definition::from_toml(&text) };
+    let definition = definition.with_context(|| format!("{} is not a sound definition", path.display()))?;
+    Loaded::new(definition).with_context(|| format!("{} is not a sound definition", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(environment: &[(&str, &str)], flags: Flags) -> anyhow::Result<Settings> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::from_sources(None, environment, flags)
+    }
+
+    #[test]
+    fn the_manual_is_complete_and_fits() {
+        let settings = read(&[], Vec::new()).unwrap();
+        assert_eq!(settings.api.listen.port(), 7878);
+        assert_eq!(settings.engine.workers, orchestrator::Options::default().workers);
+    }
+
+    #[test]
+    fn flags_beat_the_environment_which_beats_the_defaults() {
+        let environment = [("BOOKEND_ENGINE__WORKERS", "7"), ("BOOKEND_SERVER", "ignored"), ("OTHER__KEY", "x")];
+        assert_eq!(read(&environment, Vec::new()).unwrap().engine.workers, 7);
+        let flags = vec![("engine.workers", config::Value::from(9_i64))];
+        assert_eq!(read(&environment, flags).unwrap().engine.workers, 9);
+    }
+
+    #[test]
+    fn a_file_beats_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bookend.toml");
+        std::fs::write(&path, "[log]\nfilter = \"debug\"\n").unwrap();
+        assert_eq!(Settings::from_sources(Some(&path), [], Vec::new()).unwrap().log.filter, "debug");
+    }
+
+    #[test]
+    fn a_typing_mistake_is_an_error() {
+        let mistaken = read(&[("BOOKEND_ENGINE__WORKRES", "7")], Vec::new()).unwrap_err();
+        assert!(format!("{mistaken:#}").contains("workres"), "{mistaken:#}");
+    }
+}

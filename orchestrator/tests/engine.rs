@@ -1,0 +1,384 @@
+//! The engine on an in-memory store and the in-process transport, in paused time, with participants that the test
+//! plays by hand: every interleaving here is forced.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator::{
+    Engine, OperateRequest, Operated, Options, SeededEntropy, Snapshot, StartAnswer, StartRequest, Started,
+};
+use runtime::Tasks;
+use runtime::clock::TokioClock;
+use saga_core::state::{CancelOutcome, Cause};
+use saga_core::{Action, Decision, Refusal, Status};
+use saga_defs::catalog::Catalog;
+use saga_defs::{Command, Outcome, Timestamp, Verb, message};
+use saga_store::{Fault, MemoryStore, Store};
+use serde_json::{Value, json};
+use transport::in_process::InProcess;
+use transport::{Consumer, Message, Publisher, Queue, Transport};
+use uuid::Uuid;
+
+/// Longest that anything may take, in paused time.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// A participant played by hand.
+struct Puppet {
+    consumer: Box<dyn Consumer>,
+    publisher: Arc<dyn Publisher>,
+    pending: Vec<Command>,
+}
+
+impl Puppet {
+    /// The next command.
+    async fn command(&mut self, verb: Verb) -> Command {
+        while self.pending.is_empty() {
+            let deliveries = tokio::time::timeout(LIMIT, self.consumer.receive(1)).await.expect("a command in time");
+            for delivery in deliveries.expect("the transport is open") {
+                let items = message::decode::<Command>(&delivery.body).expect("commands are JSON");
+                self.pending.extend(items.into_iter().map(|item| item.expect("commands can be read")));
+                self.consumer.acknowledge(&[delivery.tag]).await;
+            }
+        }
+        let command = self.pending.remove(0);
+        assert_eq!(command.verb, verb, "{command:?}");
+        command
+    }
+
+    fn reply(&self, command: &Command, outcome: Outcome) {
+        let body = message::encode(&[command.reply(outcome)]).remove(0);
+        let message = Message { id: Uuid::new_v4(), queue: Queue::Replies, body: body.into() };
+        self.publisher.publish(&[message]);
+    }
+
+    async fn succeed(&mut self, output: Value) -> Command {
+        let command = self.command(Verb::Execute).await;
+        self.reply(&command, Outcome::succeeded(output));
+        command
+    }
+}
+
+struct Desk {
+    engine: Engine,
+    store: Arc<MemoryStore>,
+    tasks: Tasks,
+    puppets: BTreeMap<&'static str, Puppet>,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    async fn with(options: Options) -> Self {
+        let names = ["booking", "payment", "confirmation", "notify"];
+        let transport = InProcess::new(&transport::in_process::Options {
+            queues: transport::topology::queues(names),
+            capacity: 64,
+            faults: None,
+        });
+        let clock = TokioClock::starting_at(Timestamp(1_700_000_000_000_000));
+        let store = Arc::new(MemoryStore::new(Arc::new(clock)));
+        let tasks = Tasks::new();
+        let engine = Engine::start(
+            Arc::clone(&store) as Arc<dyn Store>,
+            &transport,
+            &Catalog::built_in(),
+            Arc::new(SeededEntropy::new(7)),
+            &tasks,
+            options,
+        )
+        .await
+        .expect("the engine starts");
+        let puppet = |name: &str| Puppet {
+            consumer: transport.consumer(&Queue::Participant(name.to_owned()), 8),
+            publisher: transport.publisher(),
+            pending: Vec::new(),
+        };
+        Self { engine, store, tasks, puppets: names.into_iter().map(|name| (name, puppet(name))).collect() }
+    }
+
+    fn puppet(&mut self, name: &str) -> &mut Puppet {
+        self.puppets.get_mut(name).expect("one of the four")
+    }
+
+    async fn start(&self) -> Snapshot {
+        match self.engine.begin(request("one")).await.expect("an answer") {
+            StartAnswer::Started(started) => started.snapshot,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Plays a booking up to its pivot.
+    async fn to_pivot(&mut self) -> (Uuid, Command) {
+        let saga = self.start().await;
+        self.puppet("booking").succeed(reserved()).await;
+        self.puppet("payment").succeed(json!({})).await;
+        let confirm = self.puppet("confirmation").command(Verb::Execute).await;
+        (saga.header.id, confirm)
+    }
+
+    async fn operate(&self, saga_id: Uuid, action: Action, expected_version: Option<u64>, key: &str) -> Operated {
+        let request = OperateRequest {
+            saga_id,
+            principal: "desk".to_owned(),
+            actor: "admin:desk".to_owned(),
+            idempotency_key: key.to_owned(),
+            expected_version,
+            reason: "a test".to_owned(),
+            action,
+        };
+        self.engine.operate(request).await.expect("an answer")
+    }
+
+    /// Waits until the saga looks as wanted.
+    async fn until(&self, saga_id: Uuid, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        loop {
+            let snapshot = self.engine.get(saga_id).await.expect("readable").expect("there");
+            if wanted(&snapshot) {
+                saga_store::check_replay(&*self.store, saga_id).await.expect("history explains the state");
+                return snapshot;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "never {what}: {:#?}", snapshot.saga);
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn until_status(&self, saga_id: Uuid, status: Status) -> Snapshot {
+        self.until(saga_id, &format!("{status:?}"), |snapshot| snapshot.saga.status() == status).await
+    }
+
+    async fn outbox_empties(&self) {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while self.store.outbox_load().await.expect("readable").rows > 0 {
+            assert!(tokio::time::Instant::now() < deadline, "outbox rows are left");
+            tokio::time::advance(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn request(key: &str) -> StartRequest {
+    StartRequest {
+        tenant: "default".to_owned(),
+        principal: "desk".to_owned(),
+        idempotency_key: key.to_owned(),
+        definition: "booking".to_owned(),
+        key: None,
+        input: json!({
+            "slot_id": Uuid::nil(),
+            "patient": {"name": "Ada", "phone": "+15005550006", "email": "ada@example.org"},
+            "payment_method": "tok_visa"
+        }),
+    }
+}
+
+fn reserved() -> Value {
+    json!({"appointment_id": Uuid::nil(), "starts_at": 7, "price": {"amount_minor": 4500, "currency": "EUR"}})
+}
+
+fn nothing_to_undo() -> Outcome {
+    Outcome::succeeded(json!({"nothing_to_undo": true}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_booking_runs_to_its_end_and_leaves_no_outbox_row() {
+    let mut desk = Desk::new().await;
+    let (id, confirm) = desk.to_pivot().await;
+    let engine = desk.engine.clone();
+    let waiter = tokio::task::JoinSet::from_iter([async move { engine.wait(id, LIMIT).await }]);
+    desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
+    let answers = waiter.join_all().await;
+    let answer = answers.into_iter().next().expect("one waiter").expect("readable").expect("there");
+    assert_eq!(answer.saga.decision, Some(Decision::Committed), "a wait ends with the decision, not with the notice");
+    desk.puppet("notify").succeed(json!({})).await;
+    desk.until_status(id, Status::Completed).await;
+    desk.outbox_empties().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn same_key_twice_in_one_batch() {
+    let mut desk = Desk::new().await;
+    let mut other = request("one");
+    other.input["payment_method"] = json!("tok_other");
+    // All are put to the worker before it runs: they meet in one batch.
+    let (first, second, third) =
+        tokio::join!(desk.engine.begin(request("one")), desk.engine.begin(request("one")), desk.engine.begin(other));
+    let started = |answer: StartAnswer| match answer {
+        StartAnswer::Started(started) => *started,
+        other => panic!("{other:?}"),
+    };
+    let Started { snapshot, replayed } = started(first.expect("an answer"));
+    let again = started(second.expect("an answer"));
+    assert!(!replayed && again.replayed);
+    assert_eq!(snapshot.header.id, again.snapshot.header.id);
+    assert!(matches!(third.expect("an answer"), StartAnswer::KeyReused));
+    let commits = desk.store.history(snapshot.header.id, 0, 10).await.expect("readable").len();
+    println!("equal starts that met in one batch: 2, with another payload: 1, history rows: {commits}");
+    assert_eq!(commits, 1, "one saga, one row");
+    desk.puppet("booking").command(Verb::Execute).await;
+    assert!(desk.puppet("booking").pending.is_empty(), "one command");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_meets_pivot() {
+    let mut outcomes = Vec::new();
+    for executed in [false, true] {
+        let mut desk = Desk::new().await;
+        let (id, confirm) = desk.to_pivot().await;
+        let Operated::Applied { snapshot, .. } = desk.operate(id, Action::Cancel, None, "c").await else {
+            panic!("a cancel is stored while the pivot is unknown")
+        };
+        assert_eq!(snapshot.saga.cancel.expect("stored").outcome, CancelOutcome::Pending);
+        let fence = desk.puppet("confirmation").command(Verb::Compensate).await;
+        assert_eq!(fence.key, confirm.key);
+        if executed {
+            desk.puppet("confirmation").reply(&fence, Outcome::refused("already_executed", ""));
+            desk.puppet("confirmation").succeed(json!({})).await;
+            desk.puppet("notify").succeed(json!({})).await;
+            let ended = desk.until_status(id, Status::Completed).await;
+            assert_eq!(ended.saga.decision, Some(Decision::Committed));
+            outcomes.push(ended.saga.cancel.expect("stored").outcome);
+        } else {
+            desk.puppet("confirmation").reply(&fence, nothing_to_undo());
+            for name in ["payment", "booking"] {
+                let undo = desk.puppet(name).command(Verb::Compensate).await;
+                desk.puppet(name).reply(&undo, Outcome::succeeded(json!({})));
+            }
+            let ended = desk.until_status(id, Status::Compensated).await;
+            assert_eq!(ended.saga.decision, Some(Decision::Undone));
+            outcomes.push(ended.saga.cancel.expect("stored").outcome);
+        }
+    }
+    println!("cancels that met the pivot: {outcomes:?}");
+    assert_eq!(outcomes, [CancelOutcome::Granted, CancelOutcome::TooLate]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_success_after_compensation() {
+    let mut desk = Desk::new().await;
+    let id = desk.start().await.header.id;
+    desk.puppet("booking").succeed(reserved()).await;
+    let charge = desk.puppet("payment").command(Verb::Execute).await;
+    for _ in 0..3 {
+        desk.puppet("payment").command(Verb::Execute).await;
+    }
+    let refund = desk.puppet("payment").command(Verb::Compensate).await;
+    desk.puppet("payment").reply(&charge, Outcome::succeeded(json!({})));
+    let late = |snapshot: &Snapshot| snapshot.saga.step("payment").is_some_and(|step| step.output().is_some());
+    let noted = desk.until(id, "noted as a fact", late).await;
+    assert_eq!(noted.saga.status(), Status::Compensating, "the plan goes on");
+    desk.puppet("payment").reply(&refund, Outcome::succeeded(json!({})));
+    let release = desk.puppet("booking").command(Verb::Compensate).await;
+    desk.puppet("booking").reply(&release, Outcome::succeeded(json!({})));
+    desk.until_status(id, Status::Compensated).await;
+    desk.puppet("payment").reply(&charge, Outcome::refused("surprise", ""));
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while desk.store.contradictions().await.expect("readable") == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "a contradiction after the end is in plain sight");
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    println!("late successes noted: 1, contradictions after the end: 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_is_not_knowledge() {
+    let mut desk = Desk::new().await;
+    let id = desk.start().await.header.id;
+    desk.puppet("booking").succeed(reserved()).await;
+    let mut retries = 0;
+    for _ in 0..4 {
+        let charge = desk.puppet("payment").command(Verb::Execute).await;
+        desk.puppet("payment").reply(&charge, Outcome::Retry { after_ms: 50 });
+        retries += 1;
+    }
+    let refund = desk.puppet("payment").command(Verb::Compensate).await;
+    println!("retry answers: {retries}; the effect stayed unknown and is undone");
+    assert!(retries > 0);
+    desk.puppet("payment").reply(&refund, nothing_to_undo());
+    let release = desk.puppet("booking").command(Verb::Compensate).await;
+    desk.puppet("booking").reply(&release, Outcome::succeeded(json!({})));
+    desk.until_status(id, Status::Compensated).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_admins_one_wins() {
+    let mut desk = Desk::new().await;
+    let (id, confirm) = desk.to_pivot().await;
+    desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
+    let stuck = desk.until_status(id, Status::Stuck).await;
+    assert_eq!(stuck.saga.stuck.expect("stuck").cause, Cause::AttemptsExhausted);
+    while let Ok(command) = tokio::time::timeout(Duration::ZERO, desk.puppet("notify").command(Verb::Execute)).await {
+        assert!(command.attempt <= 4);
+    }
+    let version = Some(stuck.saga.version);
+    let (first, second) =
+        tokio::join!(desk.operate(id, Action::Retry, version, "a"), desk.operate(id, Action::Close, version, "b"));
+    assert!(matches!(first, Operated::Applied { replayed: false, .. }), "{first:?}");
+    let Operated::Refused { refusal, .. } = second else { panic!("{second:?}") };
+    assert_eq!(refusal, Refusal::Stale { current: stuck.saga.version + 1 });
+    let again = desk.operate(id, Action::Retry, version, "a").await;
+    assert!(matches!(again, Operated::Applied { replayed: true, .. }), "{again:?}");
+    println!("admins at one version: 2, turned down as stale: 1, repeated: 1");
+    desk.puppet("notify").succeed(json!({})).await;
+    desk.until_status(id, Status::Completed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_commit_answer_is_asked_for_and_nothing_doubled() {
+    for fault in [Fault::CommittedUnknown, Fault::DroppedUnknown, Fault::Unavailable] {
+        let mut desk = Desk::new().await;
+        desk.store.fail_next(fault);
+        let (id, confirm) = desk.to_pivot().await;
+        desk.store.fail_next(fault);
+        desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
+        desk.puppet("notify").succeed(json!({})).await;
+        desk.until_status(id, Status::Completed).await;
+        desk.outbox_empties().await;
+        assert_eq!(desk.store.fired(fault), 2, "{fault:?}");
+        for puppet in desk.puppets.values() {
+            assert!(puppet.pending.is_empty(), "no second command");
+        }
+        println!("{fault:?}: {} times, saga completed with one command per step", desk.store.fired(fault));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_compare_and_swap_is_decided_again() {
+    let mut desk = Desk::new().await;
+    let (id, confirm) = desk.to_pivot().await;
+    desk.store.fail_next(Fault::Lost);
+    desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
+    desk.puppet("notify").succeed(json!({})).await;
+    desk.until_status(id, Status::Completed).await;
+    assert_eq!(desk.store.fired(Fault::Lost), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_queue_takes_is_relayed_later() {
+    // Nothing may be on its way: every message is left to the relay, which finds no room either, until there is.
+    let mut desk = Desk::with(Options { in_flight_max: 1, ..Options::default() }).await;
+    let (first, second) = tokio::join!(desk.engine.begin(request("one")), desk.engine.begin(request("two")));
+    assert!(first.is_ok() && second.is_ok());
+    let one = desk.puppet("booking").command(Verb::Execute).await;
+    let two = desk.puppet("booking").command(Verb::Execute).await;
+    assert_ne!(one.saga_id, two.saga_id);
+    desk.puppet("booking").reply(&one, Outcome::refused("slot_taken", ""));
+    desk.puppet("booking").reply(&two, Outcome::refused("slot_taken", ""));
+    desk.until_status(one.saga_id, Status::Compensated).await;
+    desk.until_status(two.saga_id, Status::Compensated).await;
+    desk.outbox_empties().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_ends_every_task_and_answers_who_waits() {
+    let mut desk = Desk::new().await;
+    let (id, _) = desk.to_pivot().await;
+    let engine = desk.engine.clone();
+    let waiter = tokio::task::JoinSet::from_iter([async move { engine.wait(id, LIMIT).await }]);
+    tokio::task::yield_now().await;
+    assert_eq!(desk.tasks.shutdown(Duration::from_secs(5)).await, 0, "no task is left");
+    let answers = waiter.join_all().await;
+    assert!(answers.into_iter().all(|answer| answer.is_ok_and(|snapshot| snapshot.is_some())));
+}
