@@ -1,0 +1,70 @@
+//! Claims of sagas that are due.
+
+use uuid::Uuid;
+
+use super::world::{TIMEOUT_MS, World};
+
+pub(super) async fn a_due_saga_is_claimed_without_a_new_version(world: &World) {
+    let start = world.started_one().await;
+    let id = start.header.id;
+    world.clock.pass(TIMEOUT_MS - 1);
+    assert!(world.claim_timers(10, 500).await.is_empty());
+    world.clock.pass(1);
+    assert_eq!(world.claim_timers(10, 500).await, [id]);
+    assert!(world.claim_timers(10, 500).await.is_empty());
+    world.clock.pass(500);
+    assert_eq!(world.claim_timers(10, 500).await, [id]);
+    assert_eq!(world.state(id).await, start.saga);
+    world.win(&[world.succeed(&start)]).await;
+}
+
+pub(super) async fn a_timer_is_rearmed_only_at_its_version(world: &World) {
+    let start = world.started_one().await;
+    let id = start.header.id;
+    world.clock.pass(TIMEOUT_MS);
+    let now = world.store.load(&[]).await.expect("the store loads").now;
+    assert_eq!(world.claim_timers(10, 60_000).await, [id]);
+    let rearm = async |version, ms| {
+        world.store.rearm_timers(&[(id, version, now.plus_ms(ms))]).await.expect("the store rearms");
+    };
+    rearm(2, 0).await;
+    assert!(world.claim_timers(10, 60_000).await.is_empty(), "another version");
+    rearm(1, 20).await;
+    assert!(world.claim_timers(10, 60_000).await.is_empty());
+    world.clock.pass(20);
+    assert_eq!(world.claim_timers(10, 60_000).await, [id]);
+    world.store.rearm_timers(&[]).await.expect("nothing to rearm is no error");
+
+    let end = world.refuse(&start);
+    world.win(&[end]).await;
+    rearm(2, 0).await;
+    assert!(world.claim_timers(10, 60_000).await.is_empty(), "an ended saga has no timer");
+}
+
+pub(super) async fn a_commit_sets_the_timer(world: &World) {
+    let started = world.started(2).await;
+    world.clock.pass(TIMEOUT_MS / 2);
+    let (goes_on, ends) = (world.succeed(&started[0]), world.refuse(&started[1]));
+    world.win(&[goes_on, ends]).await;
+    world.clock.pass(TIMEOUT_MS / 2);
+    assert!(world.claim_timers(10, 500).await.is_empty());
+    world.clock.pass(TIMEOUT_MS / 2);
+    assert_eq!(world.claim_timers(10, 500).await, [started[0].header.id]);
+}
+
+pub(super) async fn the_longest_due_are_claimed_first(world: &World) {
+    let mut ids: Vec<Uuid> = Vec::new();
+    for _ in 0..5 {
+        ids.push(world.started_one().await.header.id);
+        world.clock.pass(10);
+    }
+    world.clock.pass(TIMEOUT_MS);
+    let mut claimed = Vec::new();
+    for expected in [2, 2, 1, 0] {
+        let mut page = world.claim_timers(2, 60_000).await;
+        assert_eq!(page.len(), expected);
+        page.sort_unstable();
+        claimed.extend(page);
+    }
+    assert_eq!(claimed, ids);
+}

@@ -1,0 +1,226 @@
+//! The store in memory: for simulations on one thread and for tests of what happens when a commit fails.
+//!
+//! Not for keeping anything: all is gone with the last clone. Must hold: passes [`crate::conformance`]; no IO, no
+//! randomness and no clock but the one it is given, so that a run repeats; gives way at every call, so that other
+//! tasks run in between and a caller can be dropped before or after a commit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use runtime::Clock;
+use saga_core::Status;
+use saga_defs::Timestamp;
+use sea_orm::DbErr;
+use tokio::task::yield_now;
+use uuid::Uuid;
+
+use crate::{
+    Batch, Committed, Error, Filter, HistoryRow, LateReply, Loaded, OutboxLoad, OutboxMessage, PublishedDefinition,
+    Store, Summary,
+};
+
+use tables::Tables;
+
+/// The tables, without any waiting.
+mod tables;
+
+/// What can go wrong with a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nothing is committed, and the caller is told so.
+    Unavailable,
+    /// All is committed, and the caller is told nothing.
+    CommittedUnknown,
+    /// Nothing is committed, and the caller is told nothing.
+    DroppedUnknown,
+    /// The first compare-and-swap of the commit loses; waits for a commit that has one.
+    Lost,
+}
+
+#[derive(Default)]
+struct Faults {
+    next: VecDeque<Fault>,
+    fired: BTreeMap<Fault, u64>,
+}
+
+impl Faults {
+    /// The fault that this commit meets, if it meets one.
+    fn take(&mut self, batch: &Batch) -> Option<Fault> {
+        let fault = *self.next.front()?;
+        let fits = match fault {
+            Fault::Unavailable | Fault::CommittedUnknown | Fault::DroppedUnknown => true,
+            Fault::Lost => tables::first_swap(batch).is_some(),
+        };
+        if !fits {
+            return None;
+        }
+        *self.fired.entry(fault).or_default() += 1;
+        self.next.pop_front()
+    }
+}
+
+/// The engine's tables in memory. Clones share them.
+#[derive(Clone)]
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    tables: Arc<Mutex<Tables>>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl MemoryStore {
+    /// Empty tables with this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, tables: Arc::default(), faults: Arc::default() }
+    }
+
+    /// Makes a later commit meet `fault`: the next one, or the next after those that faults wait for already.
+    pub fn fail_next(&self, fault: Fault) {
+        lock(&self.faults).next.push_back(fault);
+    }
+
+    /// How many commits met `fault`.
+    #[must_use]
+    pub fn fired(&self, fault: Fault) -> u64 {
+        lock(&self.faults).fired.get(&fault).copied().unwrap_or(0)
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        lock(&self.tables)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+/// No code panics between two writes that belong together, so tables behind a poisoned lock are whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn injected() -> DbErr {
+    DbErr::Custom("a fault that a test asked for".to_owned())
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn load(&self, ids: &[Uuid]) -> Result<Loaded, Error> {
+        yield_now().await;
+        Ok(Loaded { now: self.clock.now(), sagas: self.tables().load(ids) })
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
+        yield_now().await;
+        let fault = lock(&self.faults).take(&batch);
+        let now = self.clock.now();
+        let answer = match fault {
+            None => self.tables().commit(&batch, now, None),
+            Some(Fault::Unavailable) => Err(Error::Unavailable(db::Error::Transient(injected()))),
+            Some(Fault::CommittedUnknown) => {
+                let committed = self.tables().commit(&batch, now, None);
+                committed.and(Err(Error::UnknownCommit(db::Error::Unknown)))
+            }
+            Some(Fault::DroppedUnknown) => Err(Error::UnknownCommit(db::Error::Unknown)),
+            Some(Fault::Lost) => {
+                let loser = tables::first_swap(&batch);
+                self.tables().commit(&batch, now, loser)
+            }
+        };
+        yield_now().await;
+        answer
+    }
+
+    async fn committed(&self, commit_id: Uuid) -> Result<Vec<Uuid>, Error> {
+        yield_now().await;
+        Ok(self.tables().committed(commit_id))
+    }
+
+    async fn claim_outbox(&self, limit: u64, push_ms: u64) -> Result<Vec<OutboxMessage>, Error> {
+        yield_now().await;
+        Ok(self.tables().claim_outbox(self.clock.now(), limit, push_ms))
+    }
+
+    async fn extend_outbox(&self, ids: &[Uuid], push_ms: u64) -> Result<(), Error> {
+        yield_now().await;
+        self.tables().extend_outbox(ids, self.clock.now().plus_ms(push_ms));
+        Ok(())
+    }
+
+    async fn confirm_outbox(&self, ids: &[Uuid]) -> Result<(), Error> {
+        yield_now().await;
+        self.tables().confirm_outbox(ids);
+        Ok(())
+    }
+
+    async fn outbox_load(&self) -> Result<OutboxLoad, Error> {
+        yield_now().await;
+        Ok(self.tables().outbox_load(self.clock.now()))
+    }
+
+    async fn claim_timers(&self, limit: u64, push_ms: u64) -> Result<Vec<Uuid>, Error> {
+        yield_now().await;
+        Ok(self.tables().claim_timers(self.clock.now(), limit, push_ms))
+    }
+
+    async fn rearm_timers(&self, wakes: &[(Uuid, u64, Timestamp)]) -> Result<(), Error> {
+        yield_now().await;
+        self.tables().rearm_timers(wakes);
+        Ok(())
+    }
+
+    async fn keep_late(&self, replies: &[LateReply]) -> Result<(), Error> {
+        yield_now().await;
+        self.tables().keep_late(replies);
+        Ok(())
+    }
+
+    async fn late(&self, saga_id: Uuid) -> Result<Vec<LateReply>, Error> {
+        yield_now().await;
+        Ok(self.tables().late(saga_id))
+    }
+
+    async fn contradictions(&self) -> Result<u64, Error> {
+        yield_now().await;
+        Ok(self.tables().contradictions())
+    }
+
+    async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+        yield_now().await;
+        Ok(self.tables().versions(ids))
+    }
+
+    async fn history(&self, saga_id: Uuid, after_seq: u64, limit: u64) -> Result<Vec<HistoryRow>, Error> {
+        yield_now().await;
+        Ok(self.tables().history(saga_id, after_seq, limit))
+    }
+
+    async fn list(&self, filter: &Filter, limit: u64) -> Result<Vec<Summary>, Error> {
+        yield_now().await;
+        Ok(self.tables().list(filter, limit))
+    }
+
+    async fn count(&self) -> Result<Vec<(Status, u64)>, Error> {
+        yield_now().await;
+        Ok(self.tables().count())
+    }
+
+    async fn publish_definitions(&self, definitions: &[PublishedDefinition]) -> Result<(), Error> {
+        yield_now().await;
+        self.tables().publish_definitions(definitions)
+    }
+
+    async fn definitions(&self) -> Result<Vec<PublishedDefinition>, Error> {
+        yield_now().await;
+        Ok(self.tables().definitions())
+    }
+
+    async fn check_writable(&self) -> Result<(), Error> {
+        yield_now().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! What leaves with a commit: the winners' commands, one participant's together.
+//!
+//! Must hold: the ids are functions of the commit, so that a commit tried twice names its messages alike; they sort
+//! by time, so that new rows lie side by side.
+
+use std::collections::BTreeMap;
+
+use saga_defs::{Command, Timestamp, message};
+use uuid::{Builder, Uuid};
+
+use crate::OutboxMessage;
+
+/// How long whoever committed has for publishing before anyone may.
+pub(crate) const HEAD_START_MS: u64 = 1_000;
+/// Attempts after which the pause between two of them grows no more.
+pub(crate) const BACKOFF_DOUBLINGS_MAX: u32 = 5;
+
+/// How long a message that was claimed `attempts` times before is left alone.
+pub(crate) fn backoff_ms(push_ms: u64, attempts: u32) -> u64 {
+    push_ms.saturating_mul(1 << attempts.min(BACKOFF_DOUBLINGS_MAX))
+}
+
+/// The messages that carry `commands`, whose order is kept within each participant.
+pub(crate) fn group<'a>(
+    commit_id: Uuid,
+    now: Timestamp,
+    commands: impl IntoIterator<Item = &'a Command>,
+) -> Vec<OutboxMessage> {
+    let mut by_participant: BTreeMap<&str, Vec<Command>> = BTreeMap::new();
+    for command in commands {
+        by_participant.entry(&command.participant).or_default().push(command.clone());
+    }
+    let mut messages = Vec::new();
+    for (participant, commands) in by_participant {
+        for body in message::encode(&commands) {
+            let id = message_id(commit_id, now, messages.len());
+            messages.push(OutboxMessage { id, participant: participant.to_owned(), body: body.into(), attempts: 0 });
+        }
+    }
+    messages
+}
+
+/// A UUIDv7 whose random part is derived.
+fn message_id(commit_id: Uuid, now: Timestamp, index: usize) -> Uuid {
+    let derived = Uuid::new_v5(&commit_id, &index.to_be_bytes());
+    let mut random = [0; 10];
+    random.copy_from_slice(&derived.as_bytes()[..10]);
+    Builder::from_unix_timestamp_millis(Timestamp(0).ms_until(now), &random).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_repeat_for_a_commit_and_differ_between_commits_and_messages() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let now = Timestamp(1_795_253_400_000_000);
+        assert_eq!(message_id(one, now, 0), message_id(one, now, 0));
+        assert_ne!(message_id(one, now, 0), message_id(one, now, 1));
+        assert_ne!(message_id(one, now, 0), message_id(other, now, 0));
+        assert_eq!(message_id(one, now, 0).get_version_num(), 7);
+        assert!(message_id(one, now, 0) < message_id(other, now.plus_ms(1), 0));
+    }
+
+    #[test]
+    fn pauses_double_five_times() {
+        let pauses: Vec<u64> = [0, 1, 5, 6, 400].map(|attempts| backoff_ms(100, attempts)).to_vec();
+        assert_eq!(pauses, [100, 200, 3_200, 3_200, 3_200]);
+    }
+}

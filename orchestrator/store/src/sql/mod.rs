@@ -1,0 +1,187 @@
+//! The store on a SQL database.
+//!
+//! What fits both dialects is built with sea-query; what is set-based, and so must differ, lies in files named
+//! `*_sql.rs`. Must hold: only this module knows the engine's tables; statements have constant text whatever the
+//! number of items, so that each is prepared once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use db::Db;
+use saga_core::Status;
+use saga_defs::Timestamp;
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, FromQueryResult, StatementBuilder};
+use uuid::Uuid;
+
+use crate::{
+    Batch, Committed, Error, Filter, HistoryRow, LateReply, Loaded, OutboxLoad, OutboxMessage, PublishedDefinition,
+    Store, Summary,
+};
+
+/// Sets as one bound parameter.
+mod set_sql;
+
+/// Words that enums are stored as.
+mod words;
+
+/// The rows that a commit writes.
+mod commit_rows;
+
+mod commit_sql;
+
+mod load;
+
+mod outbox;
+
+mod timers_sql;
+
+mod late;
+
+mod query;
+
+mod definitions;
+
+/// Tables `sagas`, `history`, … of one database. The caller runs their migrations first.
+#[derive(Clone)]
+pub struct SqlStore {
+    db: Db,
+}
+
+impl SqlStore {
+    /// The store in `db`.
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    fn reader(&self) -> &DatabaseConnection {
+        self.db.reader()
+    }
+
+    async fn read<T: FromQueryResult, S: StatementBuilder>(&self, select: &S) -> Result<Vec<T>, Error> {
+        rows(self.reader(), select).await.map_err(failed)
+    }
+
+    async fn write<S: StatementBuilder>(&self, statement: &S) -> Result<(), Error> {
+        self.db.writer().execute(statement).await.map(|_| ()).map_err(failed)
+    }
+}
+
+impl fmt::Debug for SqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SqlStore")
+    }
+}
+
+/// Runs a statement and reads the rows it answers with.
+async fn rows<C, T, S>(connection: &C, statement: &S) -> Result<Vec<T>, DbErr>
+where
+    C: ConnectionTrait,
+    T: FromQueryResult,
+    S: StatementBuilder,
+{
+    let rows = connection.query_all(statement).await?;
+    rows.iter().map(|row| T::from_query_result(row, "")).collect()
+}
+
+fn failed(error: DbErr) -> Error {
+    db::Error::from(error).into()
+}
+
+/// A number that is never negative, as the database keeps it.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number that was written by [`signed`].
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn load(&self, ids: &[Uuid]) -> Result<Loaded, Error> {
+        let now = self.db.now();
+        let sagas = if ids.is_empty() { BTreeMap::new() } else { load::sagas(self, ids).await? };
+        Ok(Loaded { now, sagas })
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
+        let batch = Arc::new(batch);
+        let db = self.db.clone();
+        Ok(self.db.transaction(move |tx| commit_sql::work(tx, Arc::clone(&batch), db.now())).await?)
+    }
+
+    async fn committed(&self, commit_id: Uuid) -> Result<Vec<Uuid>, Error> {
+        query::committed(self, commit_id).await
+    }
+
+    async fn claim_outbox(&self, limit: u64, push_ms: u64) -> Result<Vec<OutboxMessage>, Error> {
+        outbox::claim(self, limit, push_ms).await
+    }
+
+    async fn extend_outbox(&self, ids: &[Uuid], push_ms: u64) -> Result<(), Error> {
+        outbox::extend(self, ids, push_ms).await
+    }
+
+    async fn confirm_outbox(&self, ids: &[Uuid]) -> Result<(), Error> {
+        outbox::confirm(self, ids).await
+    }
+
+    async fn outbox_load(&self) -> Result<OutboxLoad, Error> {
+        outbox::load(self).await
+    }
+
+    async fn claim_timers(&self, limit: u64, push_ms: u64) -> Result<Vec<Uuid>, Error> {
+        timers_sql::claim(self, limit, push_ms).await
+    }
+
+    async fn rearm_timers(&self, wakes: &[(Uuid, u64, Timestamp)]) -> Result<(), Error> {
+        if wakes.is_empty() { Ok(()) } else { timers_sql::rearm(self, wakes).await }
+    }
+
+    async fn keep_late(&self, replies: &[LateReply]) -> Result<(), Error> {
+        late::keep(self, replies).await
+    }
+
+    async fn late(&self, saga_id: Uuid) -> Result<Vec<LateReply>, Error> {
+        late::of_saga(self, saga_id).await
+    }
+
+    async fn contradictions(&self) -> Result<u64, Error> {
+        late::contradictions(self).await
+    }
+
+    async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+        if ids.is_empty() { Ok(Vec::new()) } else { query::versions(self, ids).await }
+    }
+
+    async fn history(&self, saga_id: Uuid, after_seq: u64, limit: u64) -> Result<Vec<HistoryRow>, Error> {
+        query::history(self, saga_id, after_seq, limit).await
+    }
+
+    async fn list(&self, filter: &Filter, limit: u64) -> Result<Vec<Summary>, Error> {
+        query::list(self, filter, limit).await
+    }
+
+    async fn count(&self) -> Result<Vec<(Status, u64)>, Error> {
+        query::count(self).await
+    }
+
+    async fn publish_definitions(&self, definitions: &[PublishedDefinition]) -> Result<(), Error> {
+        definitions::publish(self, definitions).await
+    }
+
+    async fn definitions(&self) -> Result<Vec<PublishedDefinition>, Error> {
+        definitions::all(self).await
+    }
+
+    async fn check_writable(&self) -> Result<(), Error> {
+        // Takes the writer's lock and changes nothing.
+        let nothing = Query::delete().from_table("outbox").and_where(Expr::val(1).eq(0)).to_owned();
+        self.write(&nothing).await
+    }
+}

@@ -1,0 +1,34 @@
+//! Both stores do what the port says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use db::Db;
+use saga_store::conformance::{Fixture, ManualClock, run_all};
+use saga_store::{MemoryStore, SqlStore};
+use sea_orm_migration::MigratorTrait;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sqlite_does_what_the_port_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = AtomicU32::new(0);
+    let races = run_all(async || {
+        let path = dir.path().join(format!("{}.db", count.fetch_add(1, Ordering::SeqCst)));
+        let clock = Arc::new(ManualClock::default());
+        let db = Db::open_sqlite(&path).await.unwrap().with_clock(clock.clone());
+        migrations::Engine::up(db.writer(), None).await.unwrap();
+        Fixture { store: Arc::new(SqlStore::new(db)), clock }
+    })
+    .await;
+    println!("SQLite: {races:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn memory_does_what_the_port_says() {
+    let races = run_all(async || {
+        let clock = Arc::new(ManualClock::default());
+        Fixture { store: Arc::new(MemoryStore::new(clock.clone())), clock }
+    })
+    .await;
+    println!("memory: {races:?}");
+}
