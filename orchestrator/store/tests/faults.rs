@@ -1,4 +1,5 @@
 //! The store in memory fails as it is told to.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
 use std::sync::Arc;
 

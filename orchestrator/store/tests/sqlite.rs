@@ -1,5 +1,6 @@
 //! What the SQL store does beyond the port: rows of other builds, ids as bytes, columns for queries, and COMMITs that
 //! fail.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
 use std::sync::Arc;
 
