@@ -65,11 +65,19 @@ pub async fn run(databases: &Databases, only: Option<Uuid>) -> anyhow::Result<Re
     causes(databases, &store, &mut report).await?;
     let outbox = store.outbox_load().await?;
     if outbox.rows > 0 {
-        report.find("outbox_empty", "outbox", format!("{} rows left, the oldest {} ms old", outbox.rows, outbox.oldest_ms));
+        report.find(
+            "outbox_empty",
+            "outbox",
+            format!("{} rows left, the oldest {} ms old", outbox.rows, outbox.oldest_ms),
+        );
     }
     let contradictions = store.contradictions().await?;
     if contradictions > 0 {
-        report.find("no_contradiction", "late replies", format!("{contradictions} contradict what their saga ended on"));
+        report.find(
+            "no_contradiction",
+            "late replies",
+            format!("{contradictions} contradict what their saga ended on"),
+        );
     }
     Ok(report)
 }
@@ -132,7 +140,8 @@ async fn saga(
         Err(Mismatch::Store(error)) => return Err(error).context("reading history"),
         Err(mismatch) => report.find("history_explains_state", id, mismatch.to_string()),
     }
-    let net: i64 = payment::query::of_saga(&databases.payment, id).await?.iter().map(|paid| paid.net.amount_minor).sum();
+    let net: i64 =
+        payment::query::of_saga(&databases.payment, id).await?.iter().map(|paid| paid.net.amount_minor).sum();
     let of_saga = AppointmentFilter { saga_id: Some(id), slot_id: None };
     let appointments = clinic::query::appointments(&databases.clinic, &of_saga, None, PAGE).await?;
     judge(id, saga, net, &appointments, report);
@@ -140,7 +149,8 @@ async fn saga(
 }
 
 fn judge(id: Uuid, saga: &Saga, net: i64, appointments: &[Appointment], report: &mut Report) {
-    let held = |status: AppointmentStatus| appointments.iter().filter(|appointment| appointment.status == status).count();
+    let held =
+        |status: AppointmentStatus| appointments.iter().filter(|appointment| appointment.status == status).count();
     let (pending, confirmed) = (held(AppointmentStatus::Pending), held(AppointmentStatus::Confirmed));
     match (saga.status(), saga.decision) {
         (_, Some(Decision::Committed)) => {

@@ -29,7 +29,10 @@ pub const ADMIN_TOKEN: &str = "dev-admin";
 pub async fn run(settings: &Settings, token: Option<String>) -> anyhow::Result<Exit> {
     init_log(settings)?;
     if !settings.api.listen.ip().is_loopback() && token.is_none() && settings.auth.tokens.is_empty() {
-        bail!("{} is not loopback: give --token or set auth.tokens, the built-in tokens are known to everyone", settings.api.listen);
+        bail!(
+            "{} is not loopback: give --token or set auth.tokens, the built-in tokens are known to everyone",
+            settings.api.listen
+        );
     }
     let house = House::open(settings)?;
     let listener = bind(settings.api.listen, false).await?;
@@ -121,7 +124,8 @@ pub fn init_log(settings: &Settings) -> anyhow::Result<()> {
         LogFormat::Pretty => telemetry::Format::Pretty,
         LogFormat::Json => telemetry::Format::Json,
     };
-    let options = telemetry::Options { format, filter: settings.log.filter.clone(), colour: std::io::stderr().is_terminal() };
+    let options =
+        telemetry::Options { format, filter: settings.log.filter.clone(), colour: std::io::stderr().is_terminal() };
     telemetry::init(&options).context("log.filter does not fit")
 }
 

@@ -111,8 +111,11 @@ impl Settings {
         flags: Flags,
     ) -> anyhow::Result<Self> {
         let ours: Map<String, String> = environment.into_iter().filter(|(name, _)| name.contains("__")).collect();
-        let environment =
-            Environment::with_prefix("BOOKEND").prefix_separator("_").separator("__").try_parsing(true).source(Some(ours));
+        let environment = Environment::with_prefix("BOOKEND")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(ours));
         let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
@@ -166,9 +169,10 @@ impl Settings {
             return Ok(catalog);
         }
         let dir = Path::new(&self.definitions.dir);
-        let entries = std::fs::read_dir(dir).with_context(|| format!("definitions.dir {} can't be read", dir.display()))?;
+        let entries =
+            std::fs::read_dir(dir).with_context(|| format!("definitions.dir {} can't be read", dir.display()))?;
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml" || extension == "json"));
         paths.sort();
         for path in paths {
             catalog.add(load_definition(&path)?);

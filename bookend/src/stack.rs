@@ -114,7 +114,9 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 bail!("{} is in use by another bookend process; stop it or choose another folder", dir.display())
             }
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("{} can't be locked", path.display())),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("{} can't be locked", path.display()))
+            }
         }
     }
 }

@@ -58,8 +58,13 @@ const EDGES: &[(&str, &[&str])] = &[
 /// What tests of every crate but the pure ones may use besides.
 const TEST_SUPPORT: &[&str] = &["testkit", "migrations", "providers", "db", "runtime", "saga-defs"];
 
-/// Edges that only tests have: two participants over one owner are shown together.
-const TEST_EDGES: &[(&str, &str)] = &[("booking", "confirmation")];
+/// Edges that only tests have.
+const TEST_EDGES: &[(&str, &str)] = &[
+    // Two participants over one owner are shown together.
+    ("booking", "confirmation"),
+    // The API is asked in front of a whole engine.
+    ("saga-api", "transport"),
+];
 
 const ORCHESTRATOR: &[&str] = &["saga-core", "saga-store", "orchestrator", "saga-api"];
 const PARTICIPANTS: &[&str] = &["clinic", "booking", "confirmation", "payment", "notify"];

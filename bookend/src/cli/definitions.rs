@@ -39,7 +39,9 @@ impl Definitions {
 fn list(settings: &Settings, format: Format) -> anyhow::Result<Exit> {
     let catalog = settings.catalog()?;
     match format {
-        Format::Json => output::json(&json!({"data": catalog.iter().map(|loaded| &loaded.definition).collect::<Vec<_>>()})),
+        Format::Json => {
+            output::json(&json!({"data": catalog.iter().map(|loaded| &loaded.definition).collect::<Vec<_>>()}))
+        }
         Format::Table => {
             let rows: Vec<Vec<String>> = catalog
                 .iter()

@@ -29,7 +29,8 @@ pub(super) async fn seed(settings: &Settings, slots: u32) -> anyhow::Result<Exit
     let dir = settings.data_dir()?;
     let _lock = Lock::take(&dir)?;
     let databases = Databases::open_existing(&dir).await?;
-    let created = clinic::seed::seed(&databases.clinic, slots, databases.clinic.now()).await.context("seeding slots")?;
+    let created =
+        clinic::seed::seed(&databases.clinic, slots, databases.clinic.now()).await.context("seeding slots")?;
     databases.close().await;
     output::note(&format!("{created} of {slots} slots were new"));
     Ok(Exit::Done)

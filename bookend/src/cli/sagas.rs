@@ -305,7 +305,8 @@ fn rows(page: &Value, columns: &[&str], format: Format) {
 
 fn tell_history(page: &Value) {
     for row in page.get("data").and_then(Value::as_array).into_iter().flatten() {
-        let reason = row.get("reason").and_then(Value::as_str).map(|reason| format!("  “{reason}”")).unwrap_or_default();
+        let reason =
+            row.get("reason").and_then(Value::as_str).map(|reason| format!("  “{reason}”")).unwrap_or_default();
         output::line(&format!("{:>4}  {}  {}{reason}", cell(row, "seq"), cell(row, "at"), cell(row, "actor")));
         for event in row.get("events").and_then(Value::as_array).into_iter().flatten() {
             output::line(&format!("        {}", crate::demo::narrator::sentence(event)));

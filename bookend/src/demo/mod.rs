@@ -22,7 +22,7 @@ use teller::Teller;
 /// # Errors
 /// When the stack can't be started.
 pub async fn run(settings: &Settings, exit: bool) -> anyhow::Result<Exit> {
-    init_log(settings)?;
+    init_log(&quieter(settings))?;
     let house = House::open(settings)?;
     let listener = bind(settings.api.listen, true).await?;
     let running = start(settings, &house, listener, None).await?;
@@ -42,6 +42,15 @@ pub async fn run(settings: &Settings, exit: bool) -> anyhow::Result<Exit> {
     until_asked_to_stop().await?;
     finish(running, settings.shutdown_deadline()).await;
     Ok(told)
+}
+
+/// The stories tell of trouble themselves: warnings beside them only confuse, unless they were asked for.
+fn quieter(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if settings.log.filter == "warn" {
+        "error".clone_into(&mut settings.log.filter);
+    }
+    settings
 }
 
 /// Plays all stories, whatever became of the ones before.

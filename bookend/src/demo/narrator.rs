@@ -12,7 +12,9 @@ pub fn sentence(event: &Value) -> String {
     match get("type").as_str() {
         "started" => format!("accepted as {}", get("definition")),
         "sent" => format!("{:<12} {} sent{}", step(), get("verb"), nth(&get("attempt"))),
-        "attempt_failed" => format!("{:<12} {} attempt {} gave no verdict: {}", step(), get("verb"), get("attempt"), get("why")),
+        "attempt_failed" => {
+            format!("{:<12} {} attempt {} gave no verdict: {}", step(), get("verb"), get("attempt"), get("why"))
+        }
         "succeeded" => format!("{:<12} succeeded{}", step(), gist(event)),
         "refused" => format!("{:<12} refused: {}", step(), get("code")),
         "fence_started" => format!("{:<12} is unknown; asking its fence", step()),

@@ -25,7 +25,10 @@ pub(super) async fn a_booking_that_works(teller: &Teller) -> anyhow::Result<()> 
     let price = slot["price"]["amount_minor"].as_i64().context("the slot has a price")?;
     ensure!(paid == price, "{paid} was paid for a slot of {price}");
     ensure!(!teller.is_free(&slot).await?, "the slot is still free");
-    output::line(&format!("           the slot is booked, {} was paid, the patient was told by {channel}\n", money(paid)));
+    output::line(&format!(
+        "           the slot is booked, {} was paid, the patient was told by {channel}\n",
+        money(paid)
+    ));
     Ok(())
 }
 
@@ -89,7 +92,7 @@ fn expect(saga: &Value, status: &str, decision: &str) -> anyhow::Result<()> {
 }
 
 fn breaker(notify: &notify::Notify) -> &'static str {
-    notify.breaker_state().as_str()
+    notify.breaker_state().name()
 }
 
 fn money(minor: i64) -> String {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::{Client, RequestBuilder};
+use runtime::clock::parse_rfc3339;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -70,8 +71,8 @@ impl Teller {
                     continue;
                 }
                 told = seq;
+                let at = seconds_between(&saga["created_at"], &row["at"]);
                 for event in row["events"].as_array().into_iter().flatten() {
-                    let at = begun.elapsed().as_secs_f64();
                     output::line(&format!("  {at:>7.3}  {}  {}", short(id), sentence(event)));
                 }
             }
@@ -128,6 +129,15 @@ impl Teller {
 
     async fn get(&self, path: &str, token: &str) -> anyhow::Result<Value> {
         read(self.client.get(format!("{}{path}", self.url)).bearer_auth(token)).await
+    }
+}
+
+/// Seconds from one instant of the API to another.
+fn seconds_between(from: &Value, to: &Value) -> f64 {
+    let instant = |value: &Value| value.as_str().and_then(parse_rfc3339);
+    match (instant(from), instant(to)) {
+        (Some(from), Some(to)) => (to.0 - from.0) as f64 / 1_000_000.0,
+        (_, _) => 0.0,
     }
 }
 

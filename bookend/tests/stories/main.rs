@@ -1,0 +1,25 @@
+//! What the product promises, each story a test of its name: real processes, real databases, real HTTP.
+//!
+//! Where a fault is the point, the test prints how often it bit, and zero fails it as proving nothing.
+
+mod common;
+
+mod demo;
+
+mod burst;
+
+mod kill_engine;
+
+mod late_charge;
+
+mod participants;
+
+mod repair;
+
+mod slow_client;
+
+mod replay;
+
+mod simulation;
+
+mod readme;

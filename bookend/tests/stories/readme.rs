@@ -1,0 +1,1 @@
+//! The README as it is printed, run.
