@@ -3,6 +3,8 @@
 //! Not for behaviour. Must hold: each rule is a test of its own, whose message names every offender and says how to
 //! mend it; a crate that no rule knows is an offender, so that nothing joins the workspace unseen.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
