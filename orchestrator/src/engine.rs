@@ -21,7 +21,7 @@ use crate::options::Options;
 use crate::outbound::Outbound;
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, OperateWork, StartVerdict, StartWork, Work};
-use crate::{Error, hints, relay, replies, timers, worker};
+use crate::{Error, gauges, hints, relay, replies, timers, worker};
 
 /// A running engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -166,6 +166,7 @@ impl Engine {
         tasks.spawn(relay::run(Arc::clone(&shared)));
         tasks.spawn(timers::run(Arc::clone(&shared)));
         tasks.spawn(hints::run(Arc::clone(&shared)));
+        tasks.spawn(gauges::run(Arc::clone(&shared)));
         tasks.spawn(replies::run(Arc::clone(&shared), consumer));
         Ok(Self { shared })
     }

@@ -29,6 +29,8 @@ mod relay;
 
 mod hints;
 
+mod gauges;
+
 mod engine;
 
 pub use engine::{Engine, OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};

@@ -214,8 +214,7 @@ fn report(snapshot: &Snapshot) {
         Status::Completed | Status::Compensated | Status::Closed => {
             let decision = saga.decision;
             tracing::info!(saga_id = %header.id, ?status, ?decision, "saga ended");
-            let status = format!("{status:?}").to_lowercase();
-            metrics::counter!("bookend_sagas_ended_total", "definition" => header.definition.clone(), "status" => status)
+            metrics::counter!("bookend_sagas_ended_total", "definition" => header.definition.clone(), "status" => status.as_str())
                 .increment(1);
         }
     }

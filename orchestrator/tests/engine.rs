@@ -111,7 +111,7 @@ impl Desk {
     }
 
     /// Plays a booking up to its pivot.
-    async fn to_pivot(&mut self) -> (Uuid, Command) {
+    async fn play_to_pivot(&mut self) -> (Uuid, Command) {
         let saga = self.start().await;
         self.puppet("booking").succeed(reserved()).await;
         self.puppet("payment").succeed(json!({})).await;
@@ -185,7 +185,7 @@ fn nothing_to_undo() -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn a_booking_runs_to_its_end_and_leaves_no_outbox_row() {
     let mut desk = Desk::new().await;
-    let (id, confirm) = desk.to_pivot().await;
+    let (id, confirm) = desk.play_to_pivot().await;
     let engine = desk.engine.clone();
     let waiter = tokio::task::JoinSet::from_iter([async move { engine.wait(id, LIMIT).await }]);
     desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
@@ -226,7 +226,7 @@ async fn cancel_meets_pivot() {
     let mut outcomes = Vec::new();
     for executed in [false, true] {
         let mut desk = Desk::new().await;
-        let (id, confirm) = desk.to_pivot().await;
+        let (id, confirm) = desk.play_to_pivot().await;
         let Operated::Applied { snapshot, .. } = desk.operate(id, Action::Cancel, None, "c").await else {
             panic!("a cancel is stored while the pivot is unknown")
         };
@@ -305,7 +305,7 @@ async fn retry_is_not_knowledge() {
 #[tokio::test(start_paused = true)]
 async fn two_admins_one_wins() {
     let mut desk = Desk::new().await;
-    let (id, confirm) = desk.to_pivot().await;
+    let (id, confirm) = desk.play_to_pivot().await;
     desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
     let stuck = desk.until_status(id, Status::Stuck).await;
     assert_eq!(stuck.saga.stuck.expect("stuck").cause, Cause::AttemptsExhausted);
@@ -330,7 +330,7 @@ async fn a_lost_commit_answer_is_asked_for_and_nothing_doubled() {
     for fault in [Fault::CommittedUnknown, Fault::DroppedUnknown, Fault::Unavailable] {
         let mut desk = Desk::new().await;
         desk.store.fail_next(fault);
-        let (id, confirm) = desk.to_pivot().await;
+        let (id, confirm) = desk.play_to_pivot().await;
         desk.store.fail_next(fault);
         desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
         desk.puppet("notify").succeed(json!({})).await;
@@ -347,7 +347,7 @@ async fn a_lost_commit_answer_is_asked_for_and_nothing_doubled() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_compare_and_swap_is_decided_again() {
     let mut desk = Desk::new().await;
-    let (id, confirm) = desk.to_pivot().await;
+    let (id, confirm) = desk.play_to_pivot().await;
     desk.store.fail_next(Fault::Lost);
     desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
     desk.puppet("notify").succeed(json!({})).await;
@@ -374,7 +374,7 @@ async fn what_no_queue_takes_is_relayed_later() {
 #[tokio::test(start_paused = true)]
 async fn shutdown_ends_every_task_and_answers_who_waits() {
     let mut desk = Desk::new().await;
-    let (id, _) = desk.to_pivot().await;
+    let (id, _) = desk.play_to_pivot().await;
     let engine = desk.engine.clone();
     let waiter = tokio::task::JoinSet::from_iter([async move { engine.wait(id, LIMIT).await }]);
     tokio::task::yield_now().await;

@@ -21,7 +21,7 @@ type Accepted = Arc<Mutex<BTreeMap<String, Option<String>>>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_engine() {
-    let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "1500")]).await;
+    let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "1000")]).await;
     let mut env = simulators.env();
     env.extend([("BOOKEND_SEED__SLOTS", "720"), ("BOOKEND_PARTICIPANTS__CALLS_MAX", "256")]);
     env.extend([("BOOKEND_PARTICIPANTS__PREFETCH", "512"), ("BOOKEND_PAYMENT__TIMEOUT_MS", "4000")]);

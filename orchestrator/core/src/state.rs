@@ -102,6 +102,25 @@ pub enum Status {
     Closed,
 }
 
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 6] =
+        [Self::Running, Self::Compensating, Self::Stuck, Self::Completed, Self::Compensated, Self::Closed];
+
+    /// The status' word in the API, in tables and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Compensating => "compensating",
+            Self::Stuck => "stuck",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// Why a saga does not go the forward way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

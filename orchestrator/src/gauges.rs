@@ -1,0 +1,35 @@
+//! Measures now and then what no counter tells: sagas by status, and how full the outbox is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use saga_core::Status;
+
+use crate::shared::Shared;
+
+/// Measuring counts rows: not too often.
+const EVERY: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    loop {
+        if let Err(error) = measure(&shared).await {
+            tracing::debug!(error = %error, "the store could not be measured");
+        }
+        if !shared.tasks.sleep(EVERY).await {
+            return;
+        }
+    }
+}
+
+async fn measure(shared: &Shared) -> Result<(), saga_store::Error> {
+    let counts: BTreeMap<Status, u64> = shared.store.count().await?.into_iter().collect();
+    for status in Status::ALL {
+        let count = counts.get(&status).copied().unwrap_or(0);
+        metrics::gauge!("bookend_sagas", "status" => status.as_str()).set(count as f64);
+    }
+    let outbox = shared.store.outbox_load().await?;
+    metrics::gauge!("bookend_outbox_pending").set(outbox.rows as f64);
+    metrics::gauge!("bookend_outbox_oldest_age_seconds").set(outbox.oldest_ms as f64 / 1_000.0);
+    Ok(())
+}
