@@ -21,7 +21,6 @@ pub struct Page<T> {
     /// Whether there are more behind them.
     pub has_more: bool,
     /// Names the next page; absent on the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
