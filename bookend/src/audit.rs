@@ -3,6 +3,8 @@
 //! Reads only. Must hold: every rule looks at the owners' own tables, not at what the engine believes about them. A
 //! saga that is still open is judged only by what must hold at every moment.
 
+use std::fmt::Display;
+
 use anyhow::Context;
 use clinic::appointments::Status as AppointmentStatus;
 use clinic::query::{Appointment, AppointmentFilter};
@@ -40,8 +42,8 @@ pub struct Report {
 }
 
 impl Report {
-    fn find(&mut self, rule: &'static str, subject: impl ToString, detail: impl Into<String>) {
-        self.findings.push(Finding { rule, subject: subject.to_string(), detail: detail.into() });
+    fn find(&mut self, rule: &'static str, subject: impl Display, detail: impl Into<String>) {
+        self.findings.push(Finding { rule, subject: format!("{subject}"), detail: detail.into() });
     }
 }
 
@@ -154,11 +156,12 @@ fn judge(id: Uuid, saga: &Saga, net: i64, appointments: &[Appointment], report: 
     let (pending, confirmed) = (held(AppointmentStatus::Pending), held(AppointmentStatus::Confirmed));
     match (saga.status(), saga.decision) {
         (_, Some(Decision::Committed)) => {
+            // A saga that never held a slot owes nothing, and may have taken nothing.
             let price = price(saga);
-            if price != Some(net) {
+            if price.unwrap_or(0) != net {
                 report.find("money_committed", id, format!("net payment {net}, price {price:?}"));
             }
-            if confirmed != 1 {
+            if confirmed != usize::from(price.is_some()) {
                 report.find("appointment_committed", id, format!("{confirmed} confirmed appointments"));
             }
         }

@@ -66,8 +66,28 @@ pub struct Step {
     #[serde(default)]
     pub retry: Retry,
     /// Budget of `compensate`.
-    #[serde(default = "Retry::for_compensation")]
+    #[serde(default = "Retry::for_compensation", deserialize_with = "compensate_retry")]
     pub compensate_retry: Retry,
+}
+
+/// What a partly written `compensate_retry` leaves out is filled in from its own defaults, not from `retry`'s.
+fn compensate_retry<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Retry, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Partial {
+        timeout_ms: Option<u64>,
+        attempts: Option<u32>,
+        backoff_ms: Option<u64>,
+        backoff_max_ms: Option<u64>,
+    }
+    let Partial { timeout_ms, attempts, backoff_ms, backoff_max_ms } = Partial::deserialize(deserializer)?;
+    let default = Retry::for_compensation();
+    Ok(Retry {
+        timeout_ms: timeout_ms.unwrap_or(default.timeout_ms),
+        attempts: attempts.unwrap_or(default.attempts),
+        backoff_ms: backoff_ms.unwrap_or(default.backoff_ms),
+        backoff_max_ms: backoff_max_ms.unwrap_or(default.backoff_max_ms),
+    })
 }
 
 /// How often and how patiently a command is sent.
@@ -207,4 +227,21 @@ impl Step {
 fn checked(definition: Definition) -> Result<Definition, Error> {
     let broken = check::check(&definition);
     if broken.is_empty() { Ok(definition) } else { Err(Error::Rules(broken)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partly_written_budget_keeps_the_rest_of_its_own_defaults() {
+        let text = crate::catalog::BUILT_IN[0].replacen(
+            "compensate = \"booking.release\"",
+            "compensate = \"booking.release\"\ncompensate_retry = { timeout_ms = 100 }\nretry = { timeout_ms = 100 }",
+            1,
+        );
+        let step = Definition::from_toml(&text).unwrap().steps.remove(0);
+        assert_eq!((step.compensate_retry.timeout_ms, step.compensate_retry.attempts), (100, 12));
+        assert_eq!((step.retry.timeout_ms, step.retry.attempts), (100, 4));
+    }
 }

@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::exit::Exit;
-use super::output;
+use super::output::{self, Format};
 
 /// Longest wait for one answer: the longest wait that can be asked for, and some.
 const ANSWER_MAX: Duration = Duration::from_secs(75);
@@ -40,6 +40,7 @@ impl Server {
         path: &str,
         headers: &[(&str, String)],
         body: Option<&Value>,
+        format: Format,
     ) -> anyhow::Result<Result<Answer, Exit>> {
         let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().context("no HTTP client")?;
         let mut request = client.request(method, format!("{}{path}", self.server.trim_end_matches('/')));
@@ -64,12 +65,15 @@ impl Server {
         if status.is_success() {
             return Ok(Ok(Answer { headers, body }));
         }
-        complain(status, &body);
+        complain(status, &body, format);
         Ok(Err(exit_of(status)))
     }
 }
 
-fn complain(status: StatusCode, body: &Value) {
+fn complain(status: StatusCode, body: &Value, format: Format) {
+    if format == Format::Json {
+        return output::note(&body.to_string());
+    }
     let title = output::cell(body, "title");
     output::error(&format!("{} {title}: {}", status.as_u16(), output::cell(body, "detail")));
     for problem in body.get("errors").and_then(Value::as_array).into_iter().flatten() {

@@ -145,7 +145,7 @@ impl Sagas {
         output::note(&format!("idempotency key: {key}"));
         let mut headers = vec![("idempotency-key", key)];
         headers.extend(wait.map(|seconds| ("prefer", format!("wait={}", seconds.min(WAIT_S_MAX)))));
-        match self.server.ask(Method::POST, "/v1/sagas", &headers, Some(&body)).await? {
+        match self.server.ask(Method::POST, "/v1/sagas", &headers, Some(&body), format).await? {
             Err(exit) => Ok(exit),
             Ok(answer) => {
                 show(&answer.body, format);
@@ -155,7 +155,7 @@ impl Sagas {
     }
 
     async fn get(&self, id: Uuid, format: Format) -> anyhow::Result<Exit> {
-        match self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[], None).await? {
+        match self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[], None, format).await? {
             Err(exit) => Ok(exit),
             Ok(answer) => {
                 show(&answer.body, format);
@@ -171,7 +171,7 @@ impl Sagas {
                 query.push_str(&format!("&{name}={}", encode(value)));
             }
         }
-        match self.server.ask(Method::GET, &format!("/v1/sagas?{query}"), &[], None).await? {
+        match self.server.ask(Method::GET, &format!("/v1/sagas?{query}"), &[], None, format).await? {
             Err(exit) => Ok(exit),
             Ok(answer) => {
                 let columns = ["id", "definition", "status", "decision", "key", "created_at"];
@@ -189,7 +189,8 @@ impl Sagas {
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
             let prefer = format!("wait={}", (left as u64).min(WAIT_S_MAX));
-            let asked = self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[("prefer", prefer)], None).await?;
+            let asked =
+                self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[("prefer", prefer)], None, format).await?;
             let answer = match asked {
                 Err(exit) => return Ok(exit),
                 Ok(answer) => answer,
@@ -207,7 +208,7 @@ impl Sagas {
         loop {
             let more = cursor.map(|cursor| format!("&cursor={}", encode(&cursor))).unwrap_or_default();
             let path = format!("/v1/sagas/{id}/history?limit=200{more}");
-            let answer = match self.server.ask(Method::GET, &path, &[], None).await? {
+            let answer = match self.server.ask(Method::GET, &path, &[], None, format).await? {
                 Err(exit) => return Ok(exit),
                 Ok(answer) => answer,
             };
@@ -231,19 +232,21 @@ impl Sagas {
     ) -> anyhow::Result<Exit> {
         let matched = match operation.version {
             Some(version) => format!("\"{version}\""),
-            None => match self.server.ask(Method::GET, &format!("/v1/sagas/{}", operation.id), &[], None).await? {
-                Err(exit) => return Ok(exit),
-                Ok(answer) => {
-                    let tag = answer.headers.get("etag").and_then(|tag| tag.to_str().ok());
-                    tag.context("the server sent no version")?.to_owned()
+            None => {
+                match self.server.ask(Method::GET, &format!("/v1/sagas/{}", operation.id), &[], None, format).await? {
+                    Err(exit) => return Ok(exit),
+                    Ok(answer) => {
+                        let tag = answer.headers.get("etag").and_then(|tag| tag.to_str().ok());
+                        tag.context("the server sent no version")?.to_owned()
+                    }
                 }
-            },
+            }
         };
         let key = operation.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let body = without_null(json!({"reason": operation.reason, "output": result}));
         let path = format!("/v1/sagas/{}/{name}", operation.id);
         let headers = [("if-match", matched), ("idempotency-key", key)];
-        match self.server.ask(Method::POST, &path, &headers, Some(&body)).await? {
+        match self.server.ask(Method::POST, &path, &headers, Some(&body), format).await? {
             Err(exit) => Ok(exit),
             Ok(answer) => {
                 show(&answer.body, format);

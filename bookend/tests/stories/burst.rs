@@ -1,8 +1,9 @@
 //! 500 sagas at once on 50 slots.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::common::{Dev, input};
 

@@ -18,8 +18,8 @@ async fn slow_client() {
     let slots = dev.api.free_slots(CLIENTS + 20).await;
     let address: SocketAddr = dev.api.url.trim_start_matches("http://").parse().expect("an address");
     let mut leaving = JoinSet::new();
-    for n in 0..CLIENTS {
-        let request = request(n, &slots[n]);
+    for (n, slot) in slots.iter().enumerate().take(CLIENTS) {
+        let request = request(n, slot);
         leaving.spawn(async move { leave(address, &request, n).await });
     }
     let left = leaving.join_all().await;
@@ -64,10 +64,10 @@ fn request(n: usize, slot: &str) -> String {
 /// True when the whole request was sent.
 async fn leave(address: SocketAddr, request: &str, n: usize) -> bool {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
-    let whole = n % 2 == 0;
+    let whole = n.is_multiple_of(2);
     let bytes = if whole { request.as_bytes() } else { &request.as_bytes()[..request.len() * (1 + n % 9) / 10] };
     stream.write_all(bytes).await.expect("written");
-    if n % 4 == 0 {
+    if n.is_multiple_of(4) {
         // Stays for the first byte of the answer, then goes.
         let _ = stream.read(&mut [0; 1]).await;
     }
