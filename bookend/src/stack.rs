@@ -171,7 +171,7 @@ impl Stack {
             capacity: settings.transport.capacity,
             faults: parts.faults,
         }));
-        let (providers, provider_url) = start_providers(settings, &tasks).await?;
+        let (providers, provider_url) = start_providers(settings, &parts.dir, &tasks).await?;
         let notify = start_participants(settings, &databases, &transport, &provider_url, &tasks)?;
         let store: Arc<dyn Store> = Arc::new(SqlStore::new(databases.engine.clone()));
         let catalog = settings.catalog()?;
@@ -208,13 +208,19 @@ fn queues() -> Vec<Queue> {
 }
 
 /// Starts the simulators where no provider is configured, and says where they are.
-async fn start_providers(settings: &Settings, tasks: &Tasks) -> anyhow::Result<(Option<Providers>, String)> {
+async fn start_providers(
+    settings: &Settings,
+    dir: &Path,
+    tasks: &Tasks,
+) -> anyhow::Result<(Option<Providers>, String)> {
     let configured = [&settings.payment.gateway_url, &settings.notify.sms_url, &settings.notify.mail_url];
     if configured.iter().all(|url| !url.is_empty()) {
         return Ok((None, String::new()));
     }
-    let options = providers::Options { slow_ms: settings.providers.slow_ms, ..providers::Options::default() };
-    let providers = Providers::new(options, Arc::new(SystemClock), tasks.clone());
+    let (slow_ms, journal) = (settings.providers.slow_ms, dir.join("providers.jsonl"));
+    let options = providers::Options { slow_ms, journal: Some(journal.clone()), ..providers::Options::default() };
+    let providers = Providers::open(options, Arc::new(SystemClock), tasks.clone())
+        .with_context(|| format!("the simulators can't remember what {} holds", journal.display()))?;
     let listener = TcpListener::bind("127.0.0.1:0").await.context("the simulators can't listen")?;
     let address = listener.local_addr().context("the simulators have no address")?;
     let (router, stop) = (providers::router(providers.clone()), tasks.clone());

@@ -6,21 +6,25 @@
 //!     └──cancel──► canceled (never charged)  ◄──cancel── declined
 //! ```
 //!
-//! Not for HTTP. Must hold: a canceled intent is never charged, a charged one never canceled; one charge and one
-//! refund per intent; one intent per idempotency key.
+//! Not for HTTP, nor for files. Must hold: deciding changes nothing; only `add` and `apply` change, live and on replay
+//! alike, and they refuse what the picture lacks; a canceled intent is never charged, a charged one never canceled;
+//! one charge and one refund per intent; one intent per idempotency key.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use saga_defs::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::journal::{Journal, Kind, Money};
+use crate::accepted::{Accepted, Kind, Money};
 use crate::refusal::Refusal;
 
 /// How a payment method behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Card {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Card {
     /// Charged at once.
     Good,
     /// Refused.
@@ -43,12 +47,42 @@ impl Card {
     }
 }
 
+/// A wish to take money, as it was made. Holds the card's behaviour instead of the payment method, which is nobody's
+/// business.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wish {
+    pub(crate) id: String,
+    pub(crate) key: String,
+    pub(crate) amount_minor: i64,
+    pub(crate) currency: String,
+    pub(crate) card: Card,
+}
+
+/// What may become of an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Became {
+    /// The charge is under way and lands at this instant.
+    Processing { lands_at: Timestamp },
+    /// Money was taken.
+    Charged { charge_id: String, at: Timestamp },
+    /// The issuer said no.
+    Declined,
+    /// No money will ever be taken.
+    Canceled,
+    /// Money was given back.
+    Refunded { key: String, refund_id: String, at: Timestamp },
+}
+
 /// Where an intent stands.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Status {
     Created,
-    /// The sender is dropped when the charge has landed.
-    Processing(watch::Receiver<()>),
+    Processing {
+        lands_at: Timestamp,
+        /// Dropped when the charge has landed: that is how those who wait hear of it.
+        landing: watch::Sender<()>,
+    },
     Charged {
         charge_id: String,
         refund_id: Option<String>,
@@ -57,29 +91,16 @@ pub(crate) enum Status {
     Canceled,
 }
 
-/// One wish to take money.
-#[derive(Clone, Debug)]
+/// One wish and what became of it.
+#[derive(Debug)]
 pub(crate) struct Intent {
-    pub(crate) id: String,
-    pub(crate) key: String,
-    pub(crate) amount_minor: i64,
-    pub(crate) currency: String,
+    pub(crate) wish: Wish,
     pub(crate) status: Status,
-    card: Card,
 }
 
-/// What a confirmation leads to.
-#[derive(Debug)]
-pub(crate) enum Confirmed {
-    /// Charged: tell the caller.
-    Answer,
-    /// Charged: tell nobody.
-    Silence,
-    /// The caller must let the charge land later, then drop the sender.
-    Land(watch::Sender<()>),
-    /// The charge is under way already.
-    Wait(watch::Receiver<()>),
-}
+/// A change that can't follow from what is known: only a journal that was tampered with holds one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Misfit;
 
 /// All intents, bounded.
 #[derive(Debug)]
@@ -102,119 +123,137 @@ impl Intents {
         self.ids_by_key.get(key).and_then(|id| self.by_id.get(id))
     }
 
-    /// Creates the intent of this key, or finds it.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The charges under way, and when they land.
+    pub(crate) fn landings(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        self.by_id.values().filter_map(|intent| match intent.status {
+            Status::Processing { lands_at, .. } => Some((intent.wish.id.as_str(), lands_at)),
+            Status::Created | Status::Charged { .. } | Status::Declined | Status::Canceled => None,
+        })
+    }
+
+    /// What creating an intent comes to; nothing where the intent of this key is known.
     pub(crate) fn create(
-        &mut self,
-        key: String,
+        &self,
+        key: &str,
         amount_minor: i64,
-        currency: String,
+        currency: &str,
         payment_method: &str,
-    ) -> Result<Intent, Refusal> {
+    ) -> Result<Option<Wish>, Refusal> {
         if amount_minor <= 0 {
             return Err(Refusal::AmountInvalid);
         }
-        if let Some(known) = self.by_key(&key) {
-            let same = known.amount_minor == amount_minor && known.currency == currency;
-            return if same { Ok(known.clone()) } else { Err(Refusal::AmountMismatch) };
+        if let Some(Intent { wish, .. }) = self.by_key(key) {
+            let same = wish.amount_minor == amount_minor && wish.currency == currency;
+            return if same { Ok(None) } else { Err(Refusal::AmountMismatch) };
         }
         if self.by_id.len() >= self.intents_max {
             return Err(Refusal::Full);
         }
-        // Random, so that an id noted before a restart never names another intent after it.
-        let id = format!("pi_{}", Uuid::new_v4().simple());
-        let card = Card::of(payment_method);
-        let intent = Intent { id: id.clone(), key: key.clone(), amount_minor, currency, status: Status::Created, card };
-        self.ids_by_key.insert(key, id.clone());
-        self.by_id.insert(id, intent.clone());
-        Ok(intent)
+        Ok(Some(Wish {
+            // Random, so that an id noted before a loss of memory never names another intent after it.
+            id: format!("pi_{}", Uuid::new_v4().simple()),
+            key: key.to_owned(),
+            amount_minor,
+            currency: currency.to_owned(),
+            card: Card::of(payment_method),
+        }))
     }
 
-    pub(crate) fn confirm(&mut self, id: &str, journal: &mut Journal, now: Timestamp) -> Result<Confirmed, Refusal> {
-        let intent = self.by_id.get_mut(id).ok_or(Refusal::IntentUnknown)?;
-        match (&intent.status, intent.card) {
-            (Status::Charged { .. }, _) => Ok(Confirmed::Answer),
-            (Status::Processing(landed), _) => Ok(Confirmed::Wait(landed.clone())),
+    /// What confirming comes to; nothing where the charge is made or under way.
+    pub(crate) fn confirm(&self, id: &str, now: Timestamp, lands_at: Timestamp) -> Result<Option<Became>, Refusal> {
+        let intent = self.get(id)?;
+        match (&intent.status, intent.wish.card) {
+            (Status::Charged { .. } | Status::Processing { .. }, _) => Ok(None),
             (Status::Canceled, _) => Err(Refusal::Canceled),
             (Status::Declined, _) => Err(Refusal::CardDeclined),
-            (Status::Created, Card::Declined) => {
-                intent.status = Status::Declined;
-                Err(Refusal::CardDeclined)
-            }
-            (Status::Created, Card::Good) => {
-                charge(intent, journal, now);
-                Ok(Confirmed::Answer)
-            }
-            (Status::Created, Card::Silent) => {
-                charge(intent, journal, now);
-                Ok(Confirmed::Silence)
-            }
-            (Status::Created, Card::Slow) => {
-                let (landing, landed) = watch::channel(());
-                intent.status = Status::Processing(landed);
-                Ok(Confirmed::Land(landing))
-            }
+            (Status::Created, Card::Declined) => Ok(Some(Became::Declined)),
+            (Status::Created, Card::Good | Card::Silent) => Ok(Some(charged(now))),
+            (Status::Created, Card::Slow) => Ok(Some(Became::Processing { lands_at })),
         }
     }
 
-    /// Lets a charge that is under way take the money.
-    pub(crate) fn land(&mut self, id: &str, journal: &mut Journal, now: Timestamp) {
-        if let Some(intent) = self.by_id.get_mut(id)
-            && matches!(intent.status, Status::Processing(_))
-        {
-            charge(intent, journal, now);
+    /// What the end of a slow charge comes to; nothing where none is under way.
+    pub(crate) fn land(&self, id: &str, now: Timestamp) -> Option<Became> {
+        match self.by_id.get(id)?.status {
+            Status::Processing { .. } => Some(charged(now)),
+            Status::Created | Status::Charged { .. } | Status::Declined | Status::Canceled => None,
         }
     }
 
-    pub(crate) fn cancel(&mut self, id: &str) -> Result<(), Refusal> {
-        let intent = self.by_id.get_mut(id).ok_or(Refusal::IntentUnknown)?;
-        match intent.status {
-            Status::Created | Status::Declined | Status::Canceled => {
-                intent.status = Status::Canceled;
-                Ok(())
-            }
-            Status::Processing(_) => Err(Refusal::Processing),
+    /// What cancelling comes to; nothing where it was canceled before.
+    pub(crate) fn cancel(&self, id: &str) -> Result<Option<Became>, Refusal> {
+        match self.get(id)?.status {
+            Status::Created | Status::Declined => Ok(Some(Became::Canceled)),
+            Status::Canceled => Ok(None),
+            Status::Processing { .. } => Err(Refusal::Processing),
             Status::Charged { .. } => Err(Refusal::AlreadyCharged),
         }
     }
 
-    /// Gives the money back, once; a repeat, under whatever key, finds the same refund.
-    pub(crate) fn refund(
-        &mut self,
-        id: &str,
-        key: &str,
-        journal: &mut Journal,
-        now: Timestamp,
-    ) -> Result<Refund, Refusal> {
-        let intent = self.by_id.get_mut(id).ok_or(Refusal::IntentUnknown)?;
-        let money = Money { amount_minor: intent.amount_minor, currency: &intent.currency };
-        let refund_id = match &mut intent.status {
-            Status::Charged { refund_id, .. } => refund_id.get_or_insert_with(|| {
+    /// What giving the money back comes to; nothing where it was given back before, under whatever key.
+    pub(crate) fn refund(&self, id: &str, key: &str, now: Timestamp) -> Result<Option<Became>, Refusal> {
+        match &self.get(id)?.status {
+            Status::Charged { refund_id: Some(_), .. } => Ok(None),
+            Status::Charged { refund_id: None, .. } => {
                 let refund_id = format!("re_{}", Uuid::new_v4().simple());
-                journal.money(Kind::Refund, key, &refund_id, &money, now);
-                refund_id
-            }),
-            Status::Processing(_) => return Err(Refusal::Processing),
-            Status::Created | Status::Declined | Status::Canceled => return Err(Refusal::NotCharged),
+                Ok(Some(Became::Refunded { key: key.to_owned(), refund_id, at: now }))
+            }
+            Status::Processing { .. } => Err(Refusal::Processing),
+            Status::Created | Status::Declined | Status::Canceled => Err(Refusal::NotCharged),
+        }
+    }
+
+    /// Makes a wish known.
+    pub(crate) fn add(&mut self, wish: Wish) -> Result<(), Misfit> {
+        let (Entry::Vacant(of_key), Entry::Vacant(of_id)) =
+            (self.ids_by_key.entry(wish.key.clone()), self.by_id.entry(wish.id.clone()))
+        else {
+            return Err(Misfit);
         };
-        Ok(Refund {
-            refund_id: refund_id.clone(),
-            amount_minor: intent.amount_minor,
-            currency: intent.currency.clone(),
-        })
+        of_key.insert(wish.id.clone());
+        of_id.insert(Intent { wish, status: Status::Created });
+        Ok(())
+    }
+
+    /// Lets an intent become what was decided, and notes money that moved.
+    pub(crate) fn apply(&mut self, id: &str, became: Became, accepted: &mut Accepted) -> Result<(), Misfit> {
+        let Intent { wish, status } = self.by_id.get_mut(id).ok_or(Misfit)?;
+        let money = Money { amount_minor: wish.amount_minor, currency: &wish.currency };
+        match (&mut *status, became) {
+            (Status::Created, Became::Processing { lands_at }) => {
+                *status = Status::Processing { lands_at, landing: watch::Sender::new(()) };
+            }
+            (Status::Created | Status::Processing { .. }, Became::Charged { charge_id, at }) => {
+                accepted.money(Kind::Charge, &wish.key, &charge_id, &money, at);
+                *status = Status::Charged { charge_id, refund_id: None };
+            }
+            (Status::Created, Became::Declined) => *status = Status::Declined,
+            (Status::Created | Status::Declined, Became::Canceled) => *status = Status::Canceled,
+            (Status::Charged { refund_id: open @ None, .. }, Became::Refunded { key, refund_id, at }) => {
+                accepted.money(Kind::Refund, &key, &refund_id, &money, at);
+                *open = Some(refund_id);
+            }
+            (
+                Status::Created
+                | Status::Processing { .. }
+                | Status::Charged { .. }
+                | Status::Declined
+                | Status::Canceled,
+                Became::Processing { .. }
+                | Became::Charged { .. }
+                | Became::Declined
+                | Became::Canceled
+                | Became::Refunded { .. },
+            ) => return Err(Misfit),
+        }
+        Ok(())
     }
 }
 
-/// Money given back.
-#[derive(Debug)]
-pub(crate) struct Refund {
-    pub(crate) refund_id: String,
-    pub(crate) amount_minor: i64,
-    pub(crate) currency: String,
-}
-
-fn charge(intent: &mut Intent, journal: &mut Journal, now: Timestamp) {
-    let charge_id = format!("ch_{}", Uuid::new_v4().simple());
-    let money = Money { amount_minor: intent.amount_minor, currency: &intent.currency };
-    journal.money(Kind::Charge, &intent.key, &charge_id, &money, now);
-    intent.status = Status::Charged { charge_id, refund_id: None };
+fn charged(at: Timestamp) -> Became {
+    Became::Charged { charge_id: format!("ch_{}", Uuid::new_v4().simple()), at }
 }

@@ -1,177 +1,82 @@
-//! What the providers accepted, in order: the independent witness of demos and tests.
+//! The journal: every change of the providers' world, one JSON object a line, so that a simulator that was killed
+//! remembers as a real provider does.
 //!
-//! Must hold: nothing is ever removed or changed; recipients are kept masked; messages are bounded here, charges
-//! and refunds by the number of intents.
+//! Not for durability against power loss: lines are written but not synced, because what a killed process wrote is
+//! in the page cache. Must hold: a change is written before it is made and before anybody is told; a line without
+//! its end was told to nobody, so it is dropped at the start; any other line that makes no sense stops the start,
+//! since a gateway that guesses its books is worse than none; only one process at a time has the file.
+//!
+//! It grows with what was accepted, at most four lines per intent and one per message, and is never rewritten.
 
-use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 
-use saga_defs::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+use crate::accepted::Message;
+use crate::intents::{Became, Misfit, Wish};
 use crate::refusal::Refusal;
 
-/// What sort of effect was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Money was taken.
-    Charge,
-    /// Money was given back.
-    Refund,
+/// Something that happened in the providers' world.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Change {
+    /// An intent was created.
+    Created(Wish),
+    /// An intent moved on.
+    Intent { id: String, became: Became },
     /// A text message went out.
-    Sms,
+    Sms(Message),
     /// A mail went out.
-    Mail,
+    Mail(Message),
 }
 
-/// One accepted effect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Record {
-    /// 1 for the first effect that was accepted.
-    pub sequence: u64,
-    /// What it was.
-    pub kind: Kind,
-    /// The idempotency key that it was asked for with.
-    pub key: String,
-    /// The provider's id of it.
-    pub provider_ref: String,
-    /// Money: how much, in minor units.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub amount_minor: Option<i64>,
-    /// Money: in which currency.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub currency: Option<String>,
-    /// Messages: to whom, masked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recipient: Option<String>,
-    /// When, in microseconds since 1970.
-    pub at: Timestamp,
-}
-
-/// Which records are asked for; an absent field matches all.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only this kind.
-    pub kind: Option<Kind>,
-    /// Only this idempotency key.
-    pub key: Option<String>,
-}
-
-/// One number per kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Of charges.
-    pub charge: u64,
-    /// Of refunds.
-    pub refund: u64,
-    /// Of text messages.
-    pub sms: u64,
-    /// Of mails.
-    pub mail: u64,
-}
-
-/// Counts over everything accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// Accepted effects.
-    pub accepted: Counts,
-    /// Idempotency keys under which more than one effect of the kind was accepted.
-    pub doubles: Counts,
-}
-
-impl Counts {
-    fn of(&mut self, kind: Kind) -> &mut u64 {
-        match kind {
-            Kind::Charge => &mut self.charge,
-            Kind::Refund => &mut self.refund,
-            Kind::Sms => &mut self.sms,
-            Kind::Mail => &mut self.mail,
-        }
-    }
-}
-
-/// The list and its counters.
+/// The open file, at its end.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    records: Vec<Record>,
-    keys: BTreeMap<(Kind, String), u32>,
-    summary: Summary,
-    messages_max: usize,
-}
-
-/// Money that moved.
-pub(crate) struct Money<'a> {
-    pub(crate) amount_minor: i64,
-    pub(crate) currency: &'a str,
+    file: File,
+    /// A write failed and may have left half a line, which only the next start can clear away.
+    failed: bool,
 }
 
 impl Journal {
-    pub(crate) fn new(messages_max: usize) -> Self {
-        Self { records: Vec::new(), keys: BTreeMap::new(), summary: Summary::default(), messages_max }
-    }
-
-    /// Notes money that moved. The caller bounds how often: once per intent and kind.
-    pub(crate) fn money(&mut self, kind: Kind, key: &str, provider_ref: &str, money: &Money<'_>, at: Timestamp) {
-        self.push(Record {
-            sequence: 0,
-            kind,
-            key: key.to_owned(),
-            provider_ref: provider_ref.to_owned(),
-            amount_minor: Some(money.amount_minor),
-            currency: Some(money.currency.to_owned()),
-            recipient: None,
-            at,
-        });
-    }
-
-    /// Notes a message that went out.
-    pub(crate) fn message(
-        &mut self,
-        kind: Kind,
-        key: &str,
-        provider_ref: &str,
-        recipient: String,
-        at: Timestamp,
-    ) -> Result<(), Refusal> {
-        if *self.summary.accepted.of(kind) >= self.messages_max as u64 {
-            return Err(Refusal::Full);
+    /// Opens the file, creating it where it is missing, and hands over what it holds, oldest first.
+    pub(crate) fn open(path: &Path, mut apply: impl FnMut(Change) -> Result<(), Misfit>) -> Result<Self, Error> {
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::Journal)?;
+        let mut reader = BufReader::new(&file);
+        let (mut text, mut line, mut whole_bytes) = (Vec::new(), 0, 0);
+        loop {
+            text.clear();
+            let bytes = reader.read_until(b'\n', &mut text).map_err(Error::Journal)?;
+            if !text.ends_with(b"\n") {
+                break;
+            }
+            line += 1;
+            whole_bytes += bytes as u64;
+            let change = serde_json::from_slice(&text).map_err(|source| Error::JournalLine { line, source })?;
+            apply(change).map_err(|Misfit| Error::JournalOrder { line })?;
         }
-        self.push(Record {
-            sequence: 0,
-            kind,
-            key: key.to_owned(),
-            provider_ref: provider_ref.to_owned(),
-            amount_minor: None,
-            currency: None,
-            recipient: Some(recipient),
-            at,
-        });
-        Ok(())
-    }
-
-    fn push(&mut self, mut record: Record) {
-        record.sequence = self.records.len() as u64 + 1;
-        let times = self.keys.entry((record.kind, record.key.clone())).or_insert(0);
-        *times = times.saturating_add(1);
-        if *times == 2 {
-            *self.summary.doubles.of(record.kind) += 1;
+        if !text.is_empty() {
+            tracing::warn!(bytes = text.len(), "the last line of the simulators' journal was torn and is dropped");
+            file.set_len(whole_bytes).map_err(Error::Journal)?;
         }
-        *self.summary.accepted.of(record.kind) += 1;
-        self.records.push(record);
+        Ok(Self { file, failed: false })
     }
 
-    pub(crate) fn summary(&self) -> Summary {
-        self.summary
-    }
-
-    pub(crate) fn list(&self, filter: &Filter, after: u64, limit: usize) -> Vec<Record> {
-        // Sequence numbers are positions plus one, so a cursor is where to go on.
-        let from = usize::try_from(after).unwrap_or(usize::MAX).min(self.records.len());
-        let fits = |record: &&Record| {
-            filter.kind.is_none_or(|kind| kind == record.kind)
-                && filter.key.as_ref().is_none_or(|key| *key == record.key)
-        };
-        self.records[from..].iter().filter(fits).take(limit).cloned().collect()
+    /// Writes one change. On a refusal it must not be made.
+    pub(crate) fn append(&mut self, change: &Change) -> Result<(), Refusal> {
+        if self.failed {
+            return Err(Refusal::Unwritable);
+        }
+        let mut text = serde_json::to_vec(change).expect("changes have string keys and no failing serializers");
+        text.push(b'\n');
+        self.file.write_all(&text).map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "the simulators' journal can't be written");
+            self.failed = true;
+            Refusal::Unwritable
+        })
     }
 }
 
@@ -180,24 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_count_keys_not_messages() {
-        let mut journal = Journal::new(10);
-        for (key, provider_ref) in [("a", "1"), ("a", "2"), ("a", "3"), ("b", "4")] {
-            journal.message(Kind::Sms, key, provider_ref, "***".to_owned(), Timestamp(0)).unwrap();
-        }
-        journal.message(Kind::Mail, "a", "5", "***".to_owned(), Timestamp(0)).unwrap();
-        let summary = journal.summary();
-        assert_eq!((summary.accepted.sms, summary.accepted.mail), (4, 1));
-        assert_eq!((summary.doubles.sms, summary.doubles.mail), (1, 0));
-    }
-
-    #[test]
-    fn a_full_channel_refuses_and_leaves_the_other_alone() {
-        let mut journal = Journal::new(1);
-        journal.message(Kind::Sms, "a", "1", "***".to_owned(), Timestamp(0)).unwrap();
-        let second = journal.message(Kind::Sms, "b", "2", "***".to_owned(), Timestamp(0));
-        assert_eq!(second, Err(Refusal::Full));
-        assert_eq!(journal.message(Kind::Mail, "a", "3", "***".to_owned(), Timestamp(0)), Ok(()));
-        assert_eq!(journal.summary().accepted.sms, 1);
+    fn after_a_failed_write_nothing_more_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("providers.jsonl");
+        let change = Change::Intent { id: "pi".to_owned(), became: Became::Declined };
+        // Opened for reading only, so that writing fails.
+        let mut journal = Journal { file: File::create(&path).and_then(|_| File::open(&path)).unwrap(), failed: false };
+        assert_eq!(journal.append(&change), Err(Refusal::Unwritable));
+        journal.file = OpenOptions::new().append(true).open(&path).unwrap();
+        assert_eq!(journal.append(&change), Err(Refusal::Unwritable), "a line after half a line would be lost");
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
     }
 }

@@ -1,8 +1,9 @@
-//! Simulators of the world outside: a card gateway, an SMS provider and a mail provider, over HTTP and in memory.
+//! Simulators of the world outside: a card gateway, an SMS provider and a mail provider, over HTTP.
 //!
-//! For demos and tests, never for production: what was accepted is forgotten when the process ends. Must hold: the
-//! list of accepted effects is written where the effect happens and by nothing else, so that it can witness for or
-//! against the participants; every list is bounded; magic inputs work only here.
+//! For demos and tests, never for production. What was accepted is forgotten when the process ends, unless
+//! [`Options::journal`] names a file to remember it in. Must hold: the list of accepted effects is written where the
+//! effect happens and by nothing else, so that it can witness for or against the participants; every list is bounded;
+//! magic inputs work only here.
 //!
 //! | input | what happens |
 //! |---|---|
@@ -15,9 +16,13 @@
 
 mod refusal;
 
-mod journal;
+mod accepted;
 
 mod intents;
+
+mod journal;
+
+mod world;
 
 mod gateway;
 
@@ -26,8 +31,9 @@ mod messages;
 mod witness;
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -35,12 +41,34 @@ use runtime::{Clock, Tasks};
 use saga_defs::Timestamp;
 use serde::Deserialize;
 
-use intents::Intents;
-use journal::Journal;
-pub use journal::{Counts, Filter, Kind, Record, Summary};
+pub use accepted::{Counts, Filter, Kind, Record, Summary};
+use world::World;
 
 /// Most bytes of a request body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Why the simulators could not remember.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal could not be opened, read or cut to its last whole line.
+    #[error("the simulators' journal can't be opened")]
+    Journal(#[source] io::Error),
+    /// A whole line of the journal is not one that a simulator wrote.
+    #[error("line {line} of the simulators' journal can't be read")]
+    JournalLine {
+        /// Counted from one.
+        line: u64,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A line of the journal can't follow the lines before it.
+    #[error("line {line} of the simulators' journal does not follow from the lines before it")]
+    JournalOrder {
+        /// Counted from one.
+        line: u64,
+    },
+}
 
 /// How the simulators behave.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,11 +78,13 @@ pub struct Options {
     pub slow_ms: u64,
     /// Most intents, and most messages of each channel; what comes later is refused with 503 `full`.
     pub records_max: usize,
+    /// Where [`Providers::open`] keeps what happened, so that it outlives the process. Without it nothing does.
+    pub journal: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slow_ms: 3_000, records_max: 250_000 }
+        Self { slow_ms: 3_000, records_max: 250_000, journal: None }
     }
 }
 
@@ -72,13 +102,6 @@ struct Inner {
     world: Mutex<World>,
 }
 
-/// Everything that the providers know.
-struct World {
-    intents: Intents,
-    journal: Journal,
-    sms_down: bool,
-}
-
 impl fmt::Debug for Providers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Providers").field("options", &self.inner.options).finish_non_exhaustive()
@@ -86,11 +109,31 @@ impl fmt::Debug for Providers {
 }
 
 impl Providers {
-    /// Providers that have accepted nothing yet. Slow charges land in `tasks`.
+    /// Providers in memory, without a journal, that have accepted nothing yet. Slow charges land in `tasks`.
     #[must_use]
-    pub fn new(options: Options, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
-        let records_max = options.records_max;
-        let world = World { intents: Intents::new(records_max), journal: Journal::new(records_max), sms_down: false };
+    pub fn new(mut options: Options, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+        let world = World::in_memory(options.records_max);
+        options.journal = None;
+        Self::over(world, options, clock, tasks)
+    }
+
+    /// Providers that know what [`Options::journal`] holds; without one, the same as [`Providers::new`]. Slow charges
+    /// that were under way land in `tasks` when they were due, those overdue at once. Reads the file in one go: for
+    /// the start of a process, within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the journal can't be opened, or holds what no simulator wrote.
+    pub fn open(options: Options, clock: Arc<dyn Clock>, tasks: Tasks) -> Result<Self, Error> {
+        let Some(path) = &options.journal else {
+            return Ok(Self::new(options, clock, tasks));
+        };
+        let world = World::open(options.records_max, path)?;
+        let providers = Self::over(world, options, clock, tasks);
+        gateway::resume(&providers);
+        Ok(providers)
+    }
+
+    fn over(world: World, options: Options, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
         Self { inner: Arc::new(Inner { options, clock, tasks, world: Mutex::new(world) }) }
     }
 
@@ -103,13 +146,13 @@ impl Providers {
     /// Counts of what was accepted.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        self.world().journal.summary()
+        self.world().accepted.summary()
     }
 
     /// What was accepted, oldest first: at most `limit` records after sequence number `after`.
     #[must_use]
     pub fn accepted(&self, filter: &Filter, after: u64, limit: usize) -> Vec<Record> {
-        self.world().journal.list(filter, after, limit)
+        self.world().accepted.list(filter, after, limit)
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -124,8 +167,8 @@ impl Providers {
         &self.inner.tasks
     }
 
-    fn slow(&self) -> Duration {
-        Duration::from_millis(self.inner.options.slow_ms)
+    fn slow_ms(&self) -> u64 {
+        self.inner.options.slow_ms
     }
 }
 

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Providers;
-use crate::journal::Kind;
+use crate::accepted::{Kind, Message};
+use crate::journal::Change;
 use crate::refusal::{Refusal, idempotency_key};
 
 /// Messages to this number meet a provider that is down.
@@ -52,20 +53,21 @@ async fn sms(
     Json(message): Json<Sms>,
 ) -> Result<Json<Sent>, Refusal> {
     let key = idempotency_key(&headers)?;
-    let id = format!("sms_{}", Uuid::new_v4().simple());
-    let now = providers.now();
+    let sent = Message { id: id("sms"), key, recipient: masked_phone(&message.to), at: providers.now() };
+    let answer = Sent { id: sent.id.clone() };
     {
         let mut world = providers.world();
         if world.sms_down || message.to == PHONE_DOWN {
             return Err(Refusal::Down);
         }
-        world.journal.message(Kind::Sms, &key, &id, masked_phone(&message.to), now)?;
+        world.accepted.has_room(Kind::Sms)?;
+        world.commit(Change::Sms(sent))?;
     }
     if message.to == PHONE_SILENT {
         providers.tasks().stopping().await;
         return Err(Refusal::Stopping);
     }
-    Ok(Json(Sent { id }))
+    Ok(Json(answer))
 }
 
 async fn mail(
@@ -74,10 +76,16 @@ async fn mail(
     Json(message): Json<Mail>,
 ) -> Result<Json<Sent>, Refusal> {
     let key = idempotency_key(&headers)?;
-    let id = format!("mail_{}", Uuid::new_v4().simple());
-    let now = providers.now();
-    providers.world().journal.message(Kind::Mail, &key, &id, masked_mail(&message.to), now)?;
-    Ok(Json(Sent { id }))
+    let sent = Message { id: id("mail"), key, recipient: masked_mail(&message.to), at: providers.now() };
+    let answer = Sent { id: sent.id.clone() };
+    let mut world = providers.world();
+    world.accepted.has_room(Kind::Mail)?;
+    world.commit(Change::Mail(sent))?;
+    Ok(Json(answer))
+}
+
+fn id(prefix: &str) -> String {
+    format!("{prefix}_{}", Uuid::new_v4().simple())
 }
 
 /// The last two digits: enough to tell two test patients apart.

@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     Down,
     /// The simulator's memory is full.
     Full,
+    /// The change could not be written down, so it was not made.
+    Unwritable,
     /// The simulator is shutting down.
     Stopping,
     /// The cursor is not one that was handed out.
@@ -67,7 +69,10 @@ impl Refusal {
             Self::Processing => (StatusCode::CONFLICT, "processing", "the charge is under way; ask again later"),
             Self::NotCharged => (StatusCode::CONFLICT, "not_charged", "the intent is not charged"),
             Self::Down => (StatusCode::SERVICE_UNAVAILABLE, "provider_down", "the provider is down"),
-            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full", "the simulator remembers no more; restart it"),
+            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full", "the simulator remembers no more"),
+            Self::Unwritable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unwritable", "the simulator can't write its journal")
+            }
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "the simulator is shutting down"),
             Self::CursorInvalid => {
                 (StatusCode::BAD_REQUEST, "bad_cursor", "send the next_cursor of a former page, or none")

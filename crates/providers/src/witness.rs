@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use crate::Providers;
-use crate::journal::{Filter, Kind, Record, Summary};
+use crate::accepted::{Filter, Kind, Record, Summary};
 use crate::refusal::Refusal;
 
 /// Records of a page when nothing is said.

@@ -2,6 +2,11 @@
 //!
 //! Must hold: a verdict is definite only when the gateway said so. A confirmation that was not answered may have
 //! taken the money, so the gateway is asked before anything is said, and what stays open is `Unknown`.
+//!
+//! A gateway that forgot an intent (404) leaves the effect `Unknown` for ever, in both verbs: the saga gets stuck,
+//! where a person can look at the gateway's books. An intent is created anew only while none was noted, that is, while
+//! no confirmation is known to have been tried; a process that died between creating and noting relies on the gateway
+//! to know the key again.
 
 use std::error::Error as _;
 
@@ -52,7 +57,13 @@ impl Payment {
     }
 
     async fn charge(&self, effect: &Effect, charge: &Charge) -> Verdict {
-        let intent = match self.gateway.create(&effect.provider_key, charge).await {
+        let created = match &effect.provider_ref {
+            // A confirmation of this intent was tried, so money may have moved under it. A gateway that no longer knows
+            // it would create another one for the same key, and confirming that one could charge twice.
+            Some(id) => self.gateway.read(id).await.map(Created::Intent),
+            None => self.gateway.create(&effect.provider_key, charge).await,
+        };
+        let intent = match created {
             Ok(Created::Intent(intent)) => intent,
             Ok(Created::AmountMismatch) => {
                 return refused(AMOUNT_MISMATCH, "the gateway does not accept this amount for this key");
@@ -99,15 +110,22 @@ impl Payment {
     }
 
     async fn give_back(&self, effect: &Effect, id: &str) -> Result<Verdict, Error> {
+        // Money that is known to have moved must come back. A gateway with an old memory might cancel the intent
+        // instead, as if nothing had been taken.
+        if effect.output.is_some() {
+            return self.refund(effect, id).await;
+        }
         match self.gateway.cancel(id).await? {
             Canceled::Done => Ok(succeeded(&Undone::Canceled)),
             Canceled::Processing => Ok(open(Some(id.to_owned()))),
-            Canceled::AlreadyCharged => {
-                let key = provider_key(effect.command.key, Verb::Compensate);
-                let refund = self.gateway.refund(id, &key).await?;
-                Ok(succeeded(&Undone::Refunded { refund_id: refund.refund_id.clone(), amount: refund.money() }))
-            }
+            Canceled::AlreadyCharged => self.refund(effect, id).await,
         }
+    }
+
+    async fn refund(&self, effect: &Effect, id: &str) -> Result<Verdict, Error> {
+        let key = provider_key(effect.command.key, Verb::Compensate);
+        let refund = self.gateway.refund(id, &key).await?;
+        Ok(succeeded(&Undone::Refunded { refund_id: refund.refund_id.clone(), amount: refund.money() }))
     }
 }
 

@@ -27,6 +27,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct World {
     payment: Payment,
     providers: Providers,
+    url: String,
     tasks: Tasks,
 }
 
@@ -53,7 +54,8 @@ async fn world(slow_ms: u64, timeout_ms: u64) -> World {
     let options = providers::Options { slow_ms, ..providers::Options::default() };
     let providers = Providers::new(options, Arc::new(SystemClock), tasks.clone());
     let gateway_url = serve(providers::router(providers.clone()), &tasks).await;
-    World { payment: Payment::new(&Options { gateway_url, timeout_ms }).unwrap(), providers, tasks }
+    let payment = Payment::new(&Options { gateway_url: gateway_url.clone(), timeout_ms }).unwrap();
+    World { payment, providers, url: gateway_url, tasks }
 }
 
 fn effect_with(saga: u128, payload: Value) -> Effect {
@@ -243,11 +245,49 @@ async fn undoing_waits_for_a_charge_that_is_under_way() {
     assert_eq!(moved(world.providers.summary()), (1, 1, 0, 0));
 }
 
+/// The same participant, before a gateway that remembers nothing.
+async fn forgotten() -> World {
+    world(0, 5_000).await
+}
+
 #[tokio::test]
 async fn a_gateway_that_forgot_the_intent_is_not_taken_for_an_undo() {
-    let world = world(0, 5_000).await;
-    assert_eq!(noted(&world.payment.undo(&undoing(&effect(1, "tok_visa"))).await), None);
+    let world = forgotten().await;
+    let undo = undoing(&effect(1, "tok_visa"));
+    assert_eq!(noted(&world.payment.undo(&undo).await), None);
+    for output in [None, Some(json!({"charge_id": "ch", "amount": {"amount_minor": 4_500, "currency": "EUR"}}))] {
+        let undo = Effect { provider_ref: Some("pi_forgotten".to_owned()), output, ..undo.clone() };
+        assert_eq!(noted(&world.payment.undo(&undo).await), undo.provider_ref);
+    }
     assert_eq!(moved(world.providers.summary()), (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_gateway_that_forgot_a_noted_intent_is_not_asked_for_another_one() {
+    let world = forgotten().await;
+    let mut again = effect(1, "tok_visa");
+    again.provider_ref = Some("pi_forgotten".to_owned());
+    assert_eq!(noted(&world.payment.execute(&again).await), again.provider_ref);
+    assert_eq!(moved(world.providers.summary()), (0, 0, 0, 0), "the money may have been taken before");
+    // Nor is there an intent that somebody could confirm later.
+    assert_eq!(noted(&world.payment.undo(&undoing(&effect(1, "tok_visa"))).await), None);
+}
+
+#[tokio::test]
+async fn a_gateway_that_forgot_only_the_charge_is_not_taken_for_an_undo() {
+    let world = world(0, 5_000).await;
+    let done = effect(1, "tok_visa");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"amount_minor": 4_500, "currency": "EUR", "payment_method": "tok_visa"});
+    let request = client.post(format!("{}/gateway/intents", world.url)).header("idempotency-key", &done.provider_key);
+    assert!(request.json(&body).send().await.unwrap().status().is_success());
+    let charged = json!({"charge_id": "ch", "amount": {"amount_minor": 4_500, "currency": "EUR"}});
+    let undo = Effect { output: Some(charged), ..undoing(&done) };
+    let open = noted(&world.payment.undo(&undo).await);
+    assert!(open.is_some(), "the intent is there");
+    // Left as it was: a person may still settle it either way.
+    let intent = client.get(format!("{}/gateway/intents/{}", world.url, open.unwrap())).send().await.unwrap();
+    assert_eq!(intent.json::<Value>().await.unwrap()["status"], "created");
 }
 
 async fn ledger() -> (Db, tempfile::TempDir) {
