@@ -1,24 +1,34 @@
-//! The engine's REST API, `/v1`: start, read, wait, list and repair sagas.
+//! The REST API: sagas are started, read, listed and operated on, definitions are shown.
 //!
-//! Not for deciding: every answer is what the engine or the core said. The edge has its own types and converts.
-//! Must hold: an HTTP status speaks of the request, the body's `status` speaks of the saga; a client sees only its
-//! own sagas, and others' look exactly like missing ones; whatever is refused here changed nothing.
+//! Not for telling who asks (`runtime::http` does) and not for deciding: the engine answers, this crate words it.
+//! Must hold: an HTTP status speaks of the request, the body's `status` of the saga; a client sees its own sagas and
+//! can't tell another's from none; no answer repeats a value that was sent; the edge has types of its own.
 
-mod errors;
+mod access;
 
-mod headers;
-
-mod view;
-
-mod start;
-
-mod read;
-
-mod operate;
+mod answer;
 
 mod definitions;
 
+mod headers;
+
+mod list;
+
 mod openapi;
+
+mod operate;
+
+mod pages;
+
+mod problems;
+
+mod read;
+
+mod start;
+
+mod view;
+
+mod words;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -26,15 +36,21 @@ use orchestrator::Engine;
 
 pub use openapi::openapi;
 
-/// All routes of the engine, with `/openapi.json` and `/docs`. Who asks is found out by the composition root.
+/// The routes of sagas and definitions, `/openapi.json`, and the same for people at `/docs`.
+///
+/// All but the last two need `runtime::http::identify` around them: without it every request is a 401.
 pub fn router(engine: Engine) -> Router {
-    let business = Router::new()
-        .route("/v1/sagas", post(start::start).get(read::list))
-        .route("/v1/sagas/{id}", get(read::get))
+    Router::new()
+        .route("/v1/sagas", post(start::start).get(list::list))
+        .route("/v1/sagas/{id}", get(read::read))
         .route("/v1/sagas/{id}/history", get(read::history))
-        .route("/v1/sagas/{id}/{action}", post(operate::operate))
+        .route("/v1/sagas/{id}/retry", post(operate::retry))
+        .route("/v1/sagas/{id}/skip", post(operate::skip))
+        .route("/v1/sagas/{id}/compensate", post(operate::compensate))
+        .route("/v1/sagas/{id}/cancel", post(operate::cancel))
+        .route("/v1/sagas/{id}/close", post(operate::close))
         .route("/v1/definitions", get(definitions::list))
-        .route("/v1/definitions/{reference}", get(definitions::get))
-        .with_state(engine);
-    business.merge(openapi::docs())
+        .route("/v1/definitions/{reference}", get(definitions::read))
+        .with_state(engine)
+        .merge(openapi::pages())
 }

@@ -1,9 +1,11 @@
-//! `POST /v1/sagas/{id}/{action}`: what people ask of a saga.
+//! `POST /v1/sagas/{id}/retry`, `…/skip`, `…/compensate`, `…/cancel`, `…/close`.
+//!
+//! Not for saying what is possible: the core does. Must hold: who repairs by hand names the version that was looked
+//! at; only a client's cancel may do without, because it means the saga whatever it is doing.
 
-use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use orchestrator::{Engine, OperateRequest, Operated, Snapshot};
+use axum::extract::State;
+use axum::http::StatusCode;
+use orchestrator::{Engine, OperateRequest, Operated};
 use runtime::http::{Json, Principal, Problem};
 use saga_core::{Action, Refusal};
 use serde::{Deserialize, Serialize};
@@ -11,131 +13,187 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::errors::problem;
-use crate::headers;
-use crate::read::find;
-use crate::view::{SagaView, actions};
+use crate::access::{Admin, SagaId, actor, visible};
+use crate::answer::Answer;
+use crate::headers::{IdempotencyKey, IfMatch};
+use crate::openapi::{CancelAnswers, OperationParams, RepairAnswers};
+use crate::problems;
+use crate::view::SagaView;
 
 /// Longest reason.
-const REASON_BYTES_MAX: usize = 500;
+const REASON_CHARS_MAX: usize = 500;
 
-/// Why, in the asker's words.
-#[derive(Debug, Deserialize, ToSchema)]
+/// Why the operation is asked for.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OperationBody {
-    /// Kept in the saga's history; 1 to 500 bytes, no personal data.
+pub(crate) struct Reason {
+    /// Kept in the saga's history for ever: no personal data.
+    #[schema(min_length = 1, max_length = 500, example = "the provider is back")]
     reason: String,
-    /// For `skip`: the output that counts. No personal data: it is written to history.
-    #[schema(value_type = Option<Object>)]
-    output: Option<Map<String, Value>>,
 }
 
-/// The saga as it now is, and the name of the operation in its history.
+/// Why a command counts as succeeded, and with which output.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Skip {
+    /// Kept in the saga's history for ever: no personal data.
+    #[schema(min_length = 1, max_length = 500, example = "the clinic confirmed by phone")]
+    reason: String,
+    /// What later steps may refer to; kept in history, too.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    output: Map<String, Value>,
+}
+
+/// The saga after an operation.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct OperationView {
+#[schema(as = Operated)]
+pub(crate) struct OperatedView {
+    /// Names the operation in the saga's history.
     operation_id: Uuid,
     #[serde(flatten)]
     saga: SagaView,
 }
 
-/// Asks something of a saga: `retry`, `skip`, `compensate`, `cancel` or `close`.
+type Answered = Result<Answer<OperatedView>, Problem>;
+
+/// Send the stuck command again, with a new budget
 #[utoipa::path(
-    post, path = "/v1/sagas/{id}/{action}", tag = "sagas", request_body = OperationBody,
-    params(
-        ("id" = Uuid, Path, description = "The saga"),
-        ("action" = String, Path, description = "`retry`, `skip`, `compensate`, `close` for admins; `cancel` also for the saga's client"),
-        ("If-Match" = String, Header, description = "The ETag that you saw; `*` for cancel only"),
-        ("Idempotency-Key" = String, Header, description = "New for each new request, the same when one is repeated")
-    ),
-    responses(
-        (status = 202, description = "Applied; the saga as it now is", body = OperationView),
-        (status = 403, description = "Only for admins"),
-        (status = 404, description = "No such saga, or not yours"),
-        (status = 409, description = "Not possible now; `actions` says what is"),
-        (status = 412, description = "The saga has moved on"),
-        (status = 422, description = "The key was used for another request"),
-        (status = 428, description = "If-Match is missing")
-    ), security(("bearer" = []))
+    post, path = "/v1/sagas/{id}/retry", operation_id = "retry_saga", tag = "operations",
+    params(OperationParams), request_body = Reason, responses(RepairAnswers),
 )]
-pub(crate) async fn operate(
+pub(crate) async fn retry(
+    State(engine): State<Engine>,
+    Admin(principal): Admin,
+    SagaId(id): SagaId,
+    key: IdempotencyKey,
+    seen: IfMatch,
+    Json(body): Json<Reason>,
+) -> Answered {
+    repair(&engine, &principal, id, key, seen, body.reason, Action::Retry).await
+}
+
+/// Count the stuck command as succeeded
+///
+/// A pivot that is skipped commits the saga.
+#[utoipa::path(
+    post, path = "/v1/sagas/{id}/skip", operation_id = "skip_step", tag = "operations",
+    params(OperationParams), request_body = Skip, responses(RepairAnswers),
+)]
+pub(crate) async fn skip(
+    State(engine): State<Engine>,
+    Admin(principal): Admin,
+    SagaId(id): SagaId,
+    key: IdempotencyKey,
+    seen: IfMatch,
+    Json(body): Json<Skip>,
+) -> Answered {
+    let action = Action::Skip(Value::Object(body.output));
+    repair(&engine, &principal, id, key, seen, body.reason, action).await
+}
+
+/// Undo a saga that is not decided, although it could go on
+#[utoipa::path(
+    post, path = "/v1/sagas/{id}/compensate", operation_id = "compensate_saga", tag = "operations",
+    params(OperationParams), request_body = Reason, responses(RepairAnswers),
+)]
+pub(crate) async fn compensate(
+    State(engine): State<Engine>,
+    Admin(principal): Admin,
+    SagaId(id): SagaId,
+    key: IdempotencyKey,
+    seen: IfMatch,
+    Json(body): Json<Reason>,
+) -> Answered {
+    repair(&engine, &principal, id, key, seen, body.reason, Action::Compensate).await
+}
+
+/// Close a stuck saga; what it holds stays as it is
+#[utoipa::path(
+    post, path = "/v1/sagas/{id}/close", operation_id = "close_saga", tag = "operations",
+    params(OperationParams), request_body = Reason, responses(RepairAnswers),
+)]
+pub(crate) async fn close(
+    State(engine): State<Engine>,
+    Admin(principal): Admin,
+    SagaId(id): SagaId,
+    key: IdempotencyKey,
+    seen: IfMatch,
+    Json(body): Json<Reason>,
+) -> Answered {
+    repair(&engine, &principal, id, key, seen, body.reason, Action::Close).await
+}
+
+/// Undo a saga that is not decided
+///
+/// For whoever started it, and for admins. Accepts `If-Match: *`. While the pivot's fate is unknown the wish is kept
+/// and the pivot is fenced: `cancel.outcome` tells what became of it.
+#[utoipa::path(
+    post, path = "/v1/sagas/{id}/cancel", operation_id = "cancel_saga", tag = "operations",
+    params(OperationParams), request_body = Reason, responses(CancelAnswers),
+)]
+pub(crate) async fn cancel(
     State(engine): State<Engine>,
     principal: Principal,
-    Path((id, action)): Path<(String, String)>,
-    headers: HeaderMap,
-    request: Request,
-) -> Result<Response, Problem> {
-    if !Action::NAMES.contains(&action.as_str()) {
-        return Err(Problem::not_found("A saga knows retry, skip, compensate, cancel and close."));
+    SagaId(id): SagaId,
+    key: IdempotencyKey,
+    seen: IfMatch,
+    Json(body): Json<Reason>,
+) -> Answered {
+    operate(&engine, &principal, id, key, seen, body.reason, Action::Cancel).await
+}
+
+/// An operation that must name the version its asker saw.
+async fn repair(
+    engine: &Engine,
+    principal: &Principal,
+    id: Uuid,
+    key: IdempotencyKey,
+    seen: IfMatch,
+    reason: String,
+    action: Action,
+) -> Answered {
+    let seen = IfMatch::Version(seen.version()?);
+    operate(engine, principal, id, key, seen, reason, action).await
+}
+
+async fn operate(
+    engine: &Engine,
+    principal: &Principal,
+    saga_id: Uuid,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
+    seen: IfMatch,
+    reason: String,
+    action: Action,
+) -> Answered {
+    if reason.trim().is_empty() || reason.chars().count() > REASON_CHARS_MAX {
+        return Err(problems::bad_member("reason", "must say why, in 1 to 500 characters"));
     }
-    let is_cancel = action == "cancel";
-    let snapshot = find(&engine, &principal, &id).await?;
-    if !is_cancel {
-        principal.require_admin()?;
-    }
-    let expected_version = headers::expected_version(&headers, is_cancel)?;
-    let idempotency_key = headers::idempotency_key(&headers)?;
-    let Json(body) = Json::<OperationBody>::from_request(request, &()).await?;
-    let (action, reason) = read(&action, body)?;
-    let role = if principal.is_admin() { "admin" } else { "client" };
+    visible(engine, principal, saga_id).await?;
     let request = OperateRequest {
-        saga_id: snapshot.header.id,
+        saga_id,
         principal: principal.name.clone(),
-        actor: format!("{role}:{}", principal.name),
+        actor: actor(principal),
         idempotency_key,
-        expected_version,
+        expected_version: match seen {
+            IfMatch::Any => None,
+            IfMatch::Version(version) => Some(version),
+        },
         reason,
         action,
     };
-    match engine.operate(request).await.map_err(problem)? {
+    match engine.operate(request).await.map_err(problems::of_engine)? {
         Operated::Applied { snapshot, operation_id, replayed } => {
-            let saga = SagaView::new(&snapshot, &principal);
-            let mut response = (StatusCode::ACCEPTED, Json(OperationView { operation_id, saga })).into_response();
-            headers::set_version(response.headers_mut(), snapshot.saga.version);
-            if replayed {
-                headers::set_replayed(response.headers_mut());
+            let answer = Answer::saga(StatusCode::ACCEPTED, &snapshot, principal).replayed(replayed);
+            Ok(answer.map(|saga| OperatedView { operation_id, saga }))
+        }
+        Operated::Refused { snapshot, refusal } => Err(match refusal {
+            Refusal::NotAllowed { why, .. } => {
+                problems::not_possible(why, &SagaView::new(&snapshot, principal).possible_actions())
             }
-            Ok(response)
-        }
-        Operated::Refused { snapshot, refusal } => Err(refused(&snapshot, &principal, &refusal)),
-        Operated::NotFound => Err(Problem::not_found("The saga is gone, or another build looks after it.")),
-    }
-}
-
-fn read(action: &str, body: OperationBody) -> Result<(Action, String), Problem> {
-    let OperationBody { reason, output } = body;
-    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
-        let detail = "`reason` must have 1 to 500 bytes: say why, it is kept in the saga's history.";
-        return Err(Problem::unprocessable("invalid_body", detail).with("field", "reason"));
-    }
-    if output.is_some() && action != "skip" {
-        let detail = "`output` is for skip only: it is the result that counts as the step's.";
-        return Err(Problem::unprocessable("invalid_body", detail).with("field", "output"));
-    }
-    let action = match action {
-        "retry" => Action::Retry,
-        "skip" => Action::Skip(Value::Object(output.unwrap_or_default())),
-        "compensate" => Action::Compensate,
-        "cancel" => Action::Cancel,
-        _ => Action::Close,
-    };
-    Ok((action, reason))
-}
-
-fn refused(snapshot: &Snapshot, principal: &Principal, refusal: &Refusal) -> Problem {
-    match refusal {
-        Refusal::NotAllowed { action, why } => {
-            let detail = format!("`{action}` is not possible: {why}. `actions` says what is.");
-            Problem::conflict("action_not_possible", detail)
-                .with("actions", actions(snapshot, principal))
-                .with("version", snapshot.saga.version)
-        }
-        Refusal::Stale { current } => {
-            let detail = "The saga has moved on since you looked. Read it again, and decide again.";
-            Problem::precondition_failed(detail).with("version", current)
-        }
-        Refusal::Reused => {
-            let detail = "This Idempotency-Key was used for another operation on this saga. Take a new key.";
-            Problem::unprocessable("idempotency_key_reused", detail)
-        }
+            Refusal::Stale { current } => problems::stale(current),
+            Refusal::Reused => problems::operation_key_reused(),
+        }),
+        Operated::NotFound => Err(problems::no_saga()),
     }
 }

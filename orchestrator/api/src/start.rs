@@ -1,64 +1,78 @@
-//! `POST /v1/sagas`: three answers, 201 new, 200 the same again, 422 the key was used for something else.
+//! `POST /v1/sagas`.
+//!
+//! Must hold: a repeated request finds the saga it started, as it is now; once a saga was accepted the answer says so,
+//! whatever becomes of the saga.
 
 use axum::extract::State;
-use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use orchestrator::{Engine, StartAnswer, StartRequest, Started};
+use axum::http::StatusCode;
+use orchestrator::{Engine, StartAnswer, StartRequest};
 use runtime::http::{Json, Principal, Problem};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::errors::problem;
-use crate::headers;
+use crate::access;
+use crate::answer::{Answer, waited};
+use crate::headers::{IdempotencyKey, Wait};
+use crate::openapi::{BodyRefused, Invalid, ProblemDocument, StartParams};
+use crate::problems;
 use crate::view::SagaView;
 
-/// Longest name of a definition with its version.
-const DEFINITION_BYTES_MAX: usize = 80;
 /// Longest business key.
-const KEY_BYTES_MAX: usize = 255;
+pub(crate) const KEY_BYTES_MAX: usize = 255;
+/// Longer ones than a name of 64 bytes, `@` and a version are no definition's.
+const DEFINITION_BYTES_MAX: usize = 80;
 
-/// A new saga.
+/// A wish for a new saga. Deliberately without `Debug`: the input may hold personal data.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct StartBody {
+pub(crate) struct Start {
     /// `booking` for the newest version, `booking@1` for that one.
+    #[schema(example = "booking", max_length = 80)]
     definition: String,
-    /// Business key, unique among open sagas.
+    /// Business key, unique while the saga is open; 1 to 255 bytes.
+    #[schema(example = "order-7", min_length = 1, max_length = 255)]
     key: Option<String>,
-    /// What the definition's input schema asks for.
-    #[schema(value_type = Object)]
+    /// What the definition's schema asks for.
+    #[schema(value_type = Object, example = json!({
+        "slot_id": "0190f5fe-7c00-7a00-8000-000000000001",
+        "patient": {"name": "Ada Lovelace", "phone": "+15005550006", "email": "ada@example.org"},
+        "payment_method": "tok_visa",
+    }))]
     input: Value,
 }
 
-/// Starts a saga.
+/// Start a saga
+///
+/// Repeating the request with the same `Idempotency-Key` finds the saga that it started. The status code never speaks
+/// of the saga's outcome: that is in `status` and `decision`.
 #[utoipa::path(
-    post, path = "/v1/sagas", tag = "sagas", request_body = StartBody,
-    params(
-        ("Idempotency-Key" = String, Header, description = "New for each new request, the same when one is repeated"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: answer when decided or stuck, at most after N ≤ 60 seconds")
-    ),
+    post, path = "/v1/sagas", operation_id = "start_saga", tag = "sagas", params(StartParams), request_body = Start,
     responses(
-        (status = 201, description = "The saga is accepted", body = SagaView),
-        (status = 200, description = "An equal request had started it; `Idempotent-Replayed: true`", body = SagaView),
-        (status = 400, description = "No Idempotency-Key, or not JSON"),
-        (status = 409, description = "The business key belongs to an open saga"),
-        (status = 422, description = "The key was used for another request, or the input does not fit"),
-        (status = 503, description = "Ask again with the same key")
-    ), security(("bearer" = []))
+        (status = 201, description = "The saga was accepted.", body = SagaView, headers(
+            ("Location" = String, description = "The saga's path."),
+            ("ETag" = String, description = "Its version, quoted."),
+            ("Preference-Applied" = String, description = "How long was waited at most."),
+            ("Retry-After" = u64, description = "Not decided yet: ask again in so many seconds."),
+        )),
+        (status = 200, description = "An equal request started this saga before; as it is now.", body = SagaView, headers(
+            ("Idempotent-Replayed" = String, description = "`true`"),
+        )),
+        (status = 409, description = "`business_key_in_use`", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_input`, `unknown_definition`, `idempotency_key_reused`, `invalid_body`",
+            body = ProblemDocument, content_type = "application/problem+json"),
+        Invalid, BodyRefused,
+    ),
 )]
 pub(crate) async fn start(
     State(engine): State<Engine>,
     principal: Principal,
-    headers: HeaderMap,
-    Json(body): Json<StartBody>,
-) -> Result<Response, Problem> {
-    let idempotency_key = headers::idempotency_key(&headers)?;
-    let wait = headers::wait(&headers)?;
-    limited("definition", Some(&body.definition), DEFINITION_BYTES_MAX)?;
-    limited("key", body.key.as_deref(), KEY_BYTES_MAX)?;
+    IdempotencyKey(idempotency_key): IdempotencyKey,
+    wait: Wait,
+    Json(body): Json<Start>,
+) -> Result<Answer<SagaView>, Problem> {
+    check(&body)?;
     let request = StartRequest {
         tenant: principal.tenant.clone(),
         principal: principal.name.clone(),
@@ -67,72 +81,39 @@ pub(crate) async fn start(
         key: body.key,
         input: body.input,
     };
-    let Started { mut snapshot, replayed } = match engine.begin(request).await.map_err(problem)? {
-        StartAnswer::Started(started) => *started,
-        refused @ (StartAnswer::UnknownDefinition
-        | StartAnswer::BadInput(_)
-        | StartAnswer::KeyReused
-        | StartAnswer::BusinessKeyTaken { .. }) => return Err(refusal(&engine, &principal, refused).await),
-    };
-    if let Some(wait) = wait {
-        // The saga is accepted: failing to wait for it must not hide that.
-        if let Ok(Some(later)) = engine.wait(snapshot.header.id, wait.limit()).await {
-            snapshot = later;
+    match engine.begin(request).await.map_err(problems::of_engine)? {
+        StartAnswer::Started(started) => {
+            let status = if started.replayed { StatusCode::OK } else { StatusCode::CREATED };
+            let snapshot = waited(&engine, started.snapshot, wait).await;
+            let answer = Answer::saga(status, &snapshot, &principal).located(&snapshot);
+            Ok(answer.replayed(started.replayed).waited(wait, &snapshot))
         }
+        StartAnswer::UnknownDefinition => Err(problems::unknown_definition()),
+        StartAnswer::BadInput(broken) => Err(problems::bad_input(broken)),
+        StartAnswer::KeyReused => Err(problems::start_key_reused()),
+        StartAnswer::BusinessKeyTaken { saga_id } => Err(key_taken(&engine, &principal, saga_id).await),
     }
-    let status = if replayed { StatusCode::OK } else { StatusCode::CREATED };
-    let mut response = (status, Json(SagaView::new(&snapshot, &principal))).into_response();
-    let answer = response.headers_mut();
-    headers::set_version(answer, snapshot.saga.version);
-    let location = HeaderValue::from_str(&format!("/v1/sagas/{}", snapshot.header.id)).expect("a path of ASCII");
-    answer.insert(LOCATION, location);
-    if let Some(wait) = wait {
-        wait.answer(answer, !snapshot.saga.is_answered());
-    }
-    if replayed {
-        headers::set_replayed(answer);
-    }
-    Ok(response)
 }
 
-fn limited(name: &str, text: Option<&str>, bytes_max: usize) -> Result<(), Problem> {
-    match text {
-        Some(text) if text.is_empty() || text.len() > bytes_max => {
-            let detail = format!("`{name}` must have 1 to {bytes_max} bytes.");
-            Err(Problem::unprocessable("invalid_body", detail).with("field", name))
+fn check(body: &Start) -> Result<(), Problem> {
+    if body.definition.len() > DEFINITION_BYTES_MAX {
+        return Err(problems::unknown_definition());
+    }
+    match &body.key {
+        Some(key) if !(1..=KEY_BYTES_MAX).contains(&key.len()) => {
+            Err(problems::bad_member("key", "must have 1 to 255 bytes, or be left out"))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-async fn refusal(engine: &Engine, principal: &Principal, answer: StartAnswer) -> Problem {
-    match answer {
-        StartAnswer::UnknownDefinition => {
-            Problem::unprocessable("unknown_definition", "There is no such definition; GET /v1/definitions lists them.")
-        }
-        StartAnswer::BadInput(problems) => {
-            let detail = "`input` does not fit the definition's schema; `errors` says where. Nothing was started.";
-            let errors: Vec<_> = problems
-                .into_iter()
-                .map(|problem| serde_json::json!({"pointer": format!("/input{}", problem.pointer), "detail": problem.detail}))
-                .collect();
-            Problem::unprocessable("invalid_input", detail).with("errors", errors)
-        }
-        StartAnswer::KeyReused => {
-            let detail = "This Idempotency-Key was used for another request. Nothing was started: take a new key for a new \
-                          request, or repeat the old one exactly.";
-            Problem::unprocessable("idempotency_key_reused", detail)
-        }
-        StartAnswer::BusinessKeyTaken { saga_id } => {
-            let detail = "An open saga has this business key; wait until it has ended, or look at it.";
-            let problem = Problem::conflict("business_key_in_use", detail);
-            if is_visible(engine, principal, saga_id).await { problem.with("saga_id", saga_id) } else { problem }
-        }
-        StartAnswer::Started(_) => Problem::internal(),
+/// Names the saga that has the business key, to those who may see it.
+async fn key_taken(engine: &Engine, principal: &Principal, saga_id: Uuid) -> Problem {
+    let detail = "Another saga with this `key` is under way. Wait until it has ended, or use another key.";
+    let problem = Problem::conflict("business_key_in_use", detail);
+    match access::visible(engine, principal, saga_id).await {
+        Ok(snapshot) => problem.with("saga_id", snapshot.header.id),
+        // Not theirs, or not to be had now; the conflict is certain all the same.
+        Err(_) => problem,
     }
-}
-
-async fn is_visible(engine: &Engine, principal: &Principal, saga_id: Uuid) -> bool {
-    let found = engine.get(saga_id).await.ok().flatten();
-    found.is_some_and(|snapshot| crate::read::may_see(principal, &snapshot))
 }

@@ -1,0 +1,135 @@
+//! The problems that only this API has, and what the engine's errors look like from outside.
+//!
+//! Must hold: the cause of a 5xx is in the log and not in the answer; a 503 always may be repeated as it was, and says
+//! when.
+
+use axum::http::header::{ETAG, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use orchestrator::Error;
+use runtime::http::Problem;
+use saga_defs::check::Broken;
+use serde_json::json;
+
+use crate::headers::etag;
+
+/// What the engine could not do, for a client.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn of_engine(error: Error) -> Problem {
+    let problem = match &error {
+        Error::Overloaded => later("overloaded", "Too much is under way and nothing was done. Repeat the request."),
+        Error::Stopping => later("stopping", "The server is shutting down. Repeat the request as it was."),
+        Error::NoAnswer => later(
+            "outcome_unknown",
+            "The outcome is not known yet. Repeat the request with the same `Idempotency-Key`.",
+        ),
+        Error::Store(cause) => return of_store(cause),
+        Error::Poison | Error::Definition(_) => Problem::internal(),
+    };
+    log(&problem, &error);
+    problem
+}
+
+/// What the store could not do, for a client.
+pub(crate) fn of_store(error: &saga_store::Error) -> Problem {
+    let problem = match error {
+        saga_store::Error::Unavailable(_) | saga_store::Error::UnknownCommit(_) => {
+            Problem::unavailable("The database is out of reach. Repeat the request as it was.")
+        }
+        saga_store::Error::Bug(_) | saga_store::Error::Corrupt(_) | saga_store::Error::DefinitionChanged(_) => {
+            Problem::internal()
+        }
+    };
+    log(&problem, error);
+    problem
+}
+
+fn log(problem: &Problem, error: &(dyn std::error::Error + 'static)) {
+    let cause = error.source();
+    if problem.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(%error, cause, "a request could not be answered");
+    } else {
+        tracing::warn!(%error, cause, "a request could not be answered for now");
+    }
+}
+
+fn later(code: &'static str, detail: &'static str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+/// 404: no saga that the caller may see.
+pub(crate) fn no_saga() -> Problem {
+    Problem::not_found("There is no saga of yours with this id. `GET /v1/sagas` lists those that you may see.")
+}
+
+/// 422: the idempotency key came with another start before.
+pub(crate) fn start_key_reused() -> Problem {
+    let detail = "This Idempotency-Key was used for another request. Nothing was started: take a new key for a new \
+                  request, or repeat the old one exactly.";
+    Problem::unprocessable("idempotency_key_reused", detail)
+}
+
+/// 422: the idempotency key came with another operation on the saga before.
+pub(crate) fn operation_key_reused() -> Problem {
+    let detail = "This Idempotency-Key was used for another operation on this saga. Nothing was done: take a new key for \
+                  a new operation, or repeat the old one exactly.";
+    Problem::unprocessable("idempotency_key_reused", detail)
+}
+
+/// 422: a start names no definition that is known.
+pub(crate) fn unknown_definition() -> Problem {
+    let detail = "Name a definition of `GET /v1/definitions`, with or without its version: `name` or `name@1`.";
+    Problem::unprocessable("unknown_definition", detail)
+}
+
+/// 422: the input does not fit the definition.
+pub(crate) fn bad_input(broken: Vec<Broken>) -> Problem {
+    let errors = broken.into_iter().map(|rule| {
+        // Places in the request body, of which the input is a member.
+        json!({"pointer": format!("/input{}", rule.pointer), "detail": rule.detail})
+    });
+    Problem::unprocessable("invalid_input", "Correct the places in `errors`: the definition's schema asks for it.")
+        .with("errors", errors.collect::<Vec<_>>())
+}
+
+/// 422: a member of the body is out of bounds.
+pub(crate) fn bad_member(name: &str, wish: &str) -> Problem {
+    Problem::unprocessable("invalid_body", format!("`{name}` {wish}.")).with("field", name)
+}
+
+/// 400: a parameter of the query is out of bounds.
+pub(crate) fn bad_parameter(name: &str, wish: &str) -> Problem {
+    Problem::bad_request("bad_parameter", format!("The parameter `{name}` {wish}.")).with("parameter", name)
+}
+
+/// 412: the saga has moved on.
+pub(crate) fn stale(current: u64) -> Problem {
+    let detail = "The saga has changed since you looked. Read it again, then decide again.";
+    Problem::precondition_failed(detail).with("version", current).with_header(ETAG, etag(current))
+}
+
+/// 409: the saga is not where the action is possible.
+pub(crate) fn not_possible(why: &str, possible: &[&str]) -> Problem {
+    let detail = format!("This is not possible now: {why}. What is possible is listed in `actions`.");
+    Problem::conflict("action_not_possible", detail).with("reason", why).with("actions", possible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_repeated_is_a_503_and_what_may_not_is_a_500() {
+        let cases = [
+            (Error::Overloaded, 503, "overloaded"),
+            (Error::Stopping, 503, "stopping"),
+            (Error::NoAnswer, 503, "outcome_unknown"),
+            (Error::Poison, 500, "internal"),
+            (Error::Store(saga_store::Error::DefinitionChanged("x@1".to_owned())), 500, "internal"),
+        ];
+        for (error, status, code) in cases {
+            let problem = of_engine(error);
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, code));
+        }
+        assert!(of_engine(Error::NoAnswer).detail().contains("Idempotency-Key"));
+    }
+}

@@ -1,0 +1,9 @@
+//! The REST API as clients and admins meet it: the real router before a real engine.
+
+mod common;
+
+mod description;
+
+mod operations;
+
+mod sagas;
