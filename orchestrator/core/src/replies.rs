@@ -54,17 +54,14 @@ fn relate_execute(state: &StepState, outcome: &Outcome) -> Relation {
         (Effect::Unknown | Effect::Refused(_), Outcome::Succeeded { .. }) if state.undo == Undo::NothingToUndo => {
             Relation::Contradiction
         }
+        // Once a compensation was asked, `fenced` only says that the command came after it. Whether an earlier one had
+        // made the effect is the compensation's answer to give: the two may overtake each other.
+        (_, Outcome::Refused { code, .. }) if code == message::FENCED && state.compensate.sent > 0 => Relation::Same,
         (Effect::Unknown, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::New,
         (Effect::Succeeded(_), Outcome::Succeeded { .. }) => Relation::Same,
         (Effect::Refused(_), Outcome::Refused { .. }) => Relation::Same,
         // What a person decided is not undone by the participant's word; history has both.
         (Effect::Skipped(_), Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Same,
-        // After an undo, a command that comes again is fenced: that is how it should be.
-        (Effect::Succeeded(_), Outcome::Refused { code, .. })
-            if code == message::FENCED && state.compensate.sent > 0 =>
-        {
-            Relation::Same
-        }
         (Effect::Succeeded(_), Outcome::Refused { .. }) => Relation::Contradiction,
         (Effect::Refused(_), Outcome::Succeeded { .. }) => Relation::Contradiction,
     }

@@ -175,13 +175,32 @@ fn success_after_a_tombstone_is_a_contradiction() {
 }
 
 #[test]
+fn fenced_after_an_undo_is_no_verdict_about_the_past() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    let first = desk.expect("payment", Execute);
+    desk.wake();
+    desk.wake();
+    let second = desk.expect("payment", Execute);
+    desk.silence("payment", Execute);
+    let refund = desk.expect("payment", Compensate);
+    // The first command was executed and undone; the second came after that, and its answer overtakes both others.
+    assert_eq!(desk.reply(&second, Outcome::refused("fenced", "")), Some(Ignored::Duplicate));
+    assert_eq!(desk.reply(&first, Outcome::succeeded(outputs("payment"))), None);
+    assert_eq!(desk.reply(&refund, Outcome::succeeded(json!({}))), None);
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
 fn a_contradiction_after_the_end_is_told_apart() {
     let mut desk = Desk::booking();
     let reserve = desk.expect("booking", Execute);
     desk.silence("booking", Execute);
     desk.answer("booking", Compensate, nothing_to_undo());
     desk.ends(Status::Compensated, Some(Decision::Undone));
-    assert_eq!(desk.reply(&reserve, Outcome::refused("fenced", "")), Some(Ignored::LateFact));
+    assert_eq!(desk.reply(&reserve, Outcome::refused("fenced", "")), Some(Ignored::Duplicate));
+    assert_eq!(desk.reply(&reserve, Outcome::refused("slot_taken", "")), Some(Ignored::LateFact));
     assert_eq!(desk.reply(&reserve, Outcome::succeeded(outputs("booking"))), Some(Ignored::LateContradiction));
 }
 
@@ -316,7 +335,7 @@ fn cancel_before_the_pivot_is_granted() {
     desk.undo("payment");
     desk.undo("booking");
     desk.ends(Status::Compensated, Some(Decision::Undone));
-    assert_eq!(desk.reply(&charge, Outcome::refused("fenced", "")), Some(Ignored::LateFact));
+    assert_eq!(desk.reply(&charge, Outcome::refused("fenced", "")), Some(Ignored::Duplicate));
 }
 
 #[test]
