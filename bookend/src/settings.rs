@@ -194,6 +194,7 @@ impl Settings {
             timers_every: ms(self.engine.timers_every_ms),
             hints_every: ms(self.engine.hints_every_ms),
             answer_within: ms(self.engine.answer_within_ms),
+            alone: false,
         }
     }
 

@@ -181,7 +181,8 @@ impl Stack {
             &catalog,
             Arc::new(RandomEntropy),
             &tasks,
-            settings.engine_options(),
+            // The lock file makes this process provably alone.
+            orchestrator::Options { alone: true, ..settings.engine_options() },
         )
         .await
         .context("starting the engine")?;

@@ -47,6 +47,8 @@ pub struct StartRequest {
     pub tenant: String,
     /// Name of the client's token.
     pub principal: String,
+    /// `client:NAME` or `admin:NAME`, for history.
+    pub actor: String,
     /// The client's idempotency key.
     pub idempotency_key: String,
     /// `booking` for the newest version, `booking@1` for that one.
@@ -146,6 +148,9 @@ impl Engine {
         options: Options,
     ) -> Result<Self, Error> {
         let catalog = publish(&*store, catalog).await?;
+        if options.alone {
+            store.release_outbox().await?;
+        }
         let (workers, queues): (Vec<_>, Vec<_>) =
             (0..options.workers.max(1)).map(|_| mpsc::channel(options.queue)).unzip();
         let consumer = transport.consumer(&Queue::Replies, options.prefetch);
@@ -308,6 +313,7 @@ fn start_work(
     let asked = json!({"definition": request.definition, "key": request.key, "input": request.input});
     StartWork {
         business_key: request.key,
+        actor: request.actor,
         start_key: StartKey { tenant: request.tenant, principal: request.principal, key: request.idempotency_key },
         fingerprint: digest(&asked),
         input: Arc::new(request.input),

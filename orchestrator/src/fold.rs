@@ -82,7 +82,7 @@ pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, now: Timestam
     let row = HistoryRow {
         seq: applied.saga.version,
         at: now,
-        actor: format!("client:{}", header.principal),
+        actor: first.actor.clone(),
         reason: None,
         operation_id: None,
         format: FORMAT,

@@ -23,6 +23,8 @@ pub struct Options {
     pub hints_every: Duration,
     /// How long a request waits for its commit.
     pub answer_within: Duration,
+    /// This process is provably the only one on its store: what a dead one left in the outbox is sent at once.
+    pub alone: bool,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             timers_every: Duration::from_millis(100),
             hints_every: Duration::from_millis(250),
             answer_within: Duration::from_secs(10),
+            alone: false,
         }
     }
 }

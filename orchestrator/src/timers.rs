@@ -8,7 +8,7 @@ use crate::shared::Shared;
 use crate::work::Work;
 
 /// How far a claimed saga's `wake_at` is pushed; its transition sets it anew.
-const PUSH_MS: u64 = 5_000;
+const PUSH_MS: u64 = 2_000;
 /// Sagas claimed at once.
 const CLAIM_MAX: u64 = 256;
 

@@ -37,6 +37,7 @@ impl Work {
 /// A new saga.
 pub(crate) struct StartWork {
     pub(crate) business_key: Option<String>,
+    pub(crate) actor: String,
     pub(crate) start_key: StartKey,
     pub(crate) fingerprint: String,
     pub(crate) input: Arc<Value>,

@@ -163,6 +163,7 @@ fn request(key: &str) -> StartRequest {
     StartRequest {
         tenant: "default".to_owned(),
         principal: "desk".to_owned(),
+        actor: "client:desk".to_owned(),
         idempotency_key: key.to_owned(),
         definition: "booking".to_owned(),
         key: None,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::common::{Api, Dev, Simulators, input};
 
 const ROUNDS: usize = 3;
-const SAGAS: usize = 240;
+const SAGAS: usize = 200;
 const IN_FLIGHT_MIN: usize = 100;
 /// After a restart, every accepted saga is decided within this.
 const DECIDED_WITHIN: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ type Accepted = Arc<Mutex<BTreeMap<String, Option<String>>>>;
 async fn kill_engine() {
     let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "1000")]).await;
     let mut env = simulators.env();
-    env.extend([("BOOKEND_SEED__SLOTS", "720"), ("BOOKEND_PARTICIPANTS__CALLS_MAX", "256")]);
+    env.extend([("BOOKEND_SEED__SLOTS", "600"), ("BOOKEND_PARTICIPANTS__CALLS_MAX", "256")]);
     env.extend([("BOOKEND_PARTICIPANTS__PREFETCH", "512"), ("BOOKEND_PAYMENT__TIMEOUT_MS", "4000")]);
     let mut dev = Dev::start(&env).await;
     let slots = dev.api.free_slots(ROUNDS * SAGAS).await;
@@ -94,7 +94,7 @@ fn ask_all(api: &Api, wishes: &[(String, Value)], accepted: &Accepted) -> JoinSe
 
 /// Waits until enough are accepted, a number drawn anew each time, and says how many of them are undecided.
 async fn until_in_flight(api: &Api, accepted: &Accepted) -> usize {
-    let drawn = usize::try_from(Uuid::new_v4().as_u128() % 70).expect("small");
+    let drawn = usize::try_from(Uuid::new_v4().as_u128() % 40).expect("small");
     eventually(Duration::from_secs(30), "enough sagas are in flight", async || {
         let known = accepted.lock().expect("no panic").values().flatten().count();
         if known < IN_FLIGHT_MIN + drawn {

@@ -69,6 +69,7 @@ fn request(n: u32) -> StartRequest {
     StartRequest {
         tenant: "default".to_owned(),
         principal: "client".to_owned(),
+        actor: "client:client".to_owned(),
         idempotency_key: n.to_string(),
         definition: "booking".to_owned(),
         key: None,

@@ -76,6 +76,7 @@ pub(crate) async fn start(
     let request = StartRequest {
         tenant: principal.tenant.clone(),
         principal: principal.name.clone(),
+        actor: access::actor(&principal),
         idempotency_key,
         definition: body.definition,
         key: body.key,

@@ -195,7 +195,8 @@ impl World {
             assert_eq!(saga.decision, Some(decision), "a decision is set once");
         }
         self.decision = saga.decision;
-        if let Some(stuck) = &saga.stuck {
+        // A person's word can be against a participant's: then it is right to ask a person again.
+        if let Some(stuck) = saga.stuck.as_ref().filter(|_| !self.overruled) {
             assert_ne!(stuck.cause, Cause::ContractViolation, "these participants keep the contract");
         }
         if let Phase::Undoing(plan) = &saga.phase {
@@ -229,8 +230,10 @@ impl World {
             if self.desk.saga.is_ended() {
                 break;
             }
-            if self.desk.saga.stuck.is_some() {
-                self.desk.operate(Action::Retry).expect("a stuck saga can be retried");
+            if let Some(stuck) = &self.desk.saga.stuck {
+                let contradicted = self.overruled && stuck.cause == Cause::ContractViolation;
+                let action = if contradicted { Action::Close } else { Action::Retry };
+                self.desk.operate(action).expect("a stuck saga can be retried and closed");
             } else if self.commands.is_empty() && self.replies.is_empty() {
                 self.tick();
             }

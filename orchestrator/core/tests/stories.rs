@@ -400,6 +400,20 @@ fn skipping_a_stuck_pivot_commits() {
 }
 
 #[test]
+fn a_fence_that_contradicts_a_persons_word_asks_a_person_again() {
+    let mut desk = at_pivot();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.reply(&fence, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.operate(Action::Close).expect("is possible");
+    desk.ends(Status::Closed, Some(Decision::Committed));
+}
+
+#[test]
 fn closing_after_the_decision_keeps_it() {
     let mut desk = in_tail();
     desk.silence("notify", Execute);

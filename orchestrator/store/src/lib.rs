@@ -79,6 +79,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// row was tried.
     async fn claim_outbox(&self, limit: u64, push_ms: u64) -> Result<Vec<OutboxMessage>, Error>;
 
+    /// Makes every row due now. Only for a process that is alone with its store: others would send the same rows.
+    async fn release_outbox(&self) -> Result<(), Error>;
+
     /// Pushes `due_at` of rows that are on their way.
     async fn extend_outbox(&self, ids: &[Uuid], push_ms: u64) -> Result<(), Error>;
 

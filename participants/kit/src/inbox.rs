@@ -9,8 +9,9 @@ use saga_defs::{Outcome, Verb};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// How long a `retry` asks to wait while an external call is open.
-pub const OPEN_RETRY_MS: u64 = 500;
+/// How long a `retry` asks to wait while an external call is open. Generous: when the call is done its reply leaves by
+/// itself, and each `retry` uses up an attempt of the saga's step.
+pub const OPEN_RETRY_MS: u64 = 5_000;
 
 /// What is known of an effect. An effect without a row is none of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -109,6 +109,7 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     outbox::a_message_has_a_head_start(&world().await).await;
     outbox::a_claim_pushes_further_each_time(&world().await).await;
     outbox::the_oldest_due_are_claimed_first(&world().await).await;
+    outbox::released_rows_are_due_at_once(&world().await).await;
     outbox::extended_rows_wait_and_confirmed_rows_are_gone(&world().await).await;
 
     timers::a_due_saga_is_claimed_without_a_new_version(&world().await).await;

@@ -48,6 +48,14 @@ pub(super) async fn the_oldest_due_are_claimed_first(world: &World) {
     assert_eq!(claimed, born);
 }
 
+pub(super) async fn released_rows_are_due_at_once(world: &World) {
+    let born = ids(&world.win(&[world.start()]).await);
+    assert!(world.claim(10, 60_000).await.is_empty(), "born with a head start");
+    world.store.release_outbox().await.expect("the store releases");
+    assert_eq!(ids(&world.claim(10, 60_000).await), born);
+    assert!(world.claim(10, 60_000).await.is_empty(), "a claim still pushes");
+}
+
 pub(super) async fn extended_rows_wait_and_confirmed_rows_are_gone(world: &World) {
     let mut born = Vec::new();
     for _ in 0..3 {

@@ -145,6 +145,12 @@ impl Store for MemoryStore {
         Ok(self.tables().claim_outbox(self.clock.now(), limit, push_ms))
     }
 
+    async fn release_outbox(&self) -> Result<(), Error> {
+        yield_now().await;
+        self.tables().release_outbox(self.clock.now());
+        Ok(())
+    }
+
     async fn extend_outbox(&self, ids: &[Uuid], push_ms: u64) -> Result<(), Error> {
         yield_now().await;
         self.tables().extend_outbox(ids, self.clock.now().plus_ms(push_ms));

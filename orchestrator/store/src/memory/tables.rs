@@ -179,6 +179,13 @@ impl Tables {
         due.into_iter().map(claim).collect()
     }
 
+    pub(super) fn release_outbox(&mut self, now: Timestamp) {
+        for queued in self.outbox.values_mut() {
+            queued.due_at = now;
+            queued.message.attempts = 0;
+        }
+    }
+
     pub(super) fn extend_outbox(&mut self, ids: &[Uuid], due_at: Timestamp) {
         for id in ids {
             if let Some(queued) = self.outbox.get_mut(id) {

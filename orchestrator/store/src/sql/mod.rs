@@ -123,6 +123,10 @@ impl Store for SqlStore {
         outbox::claim(self, limit, push_ms).await
     }
 
+    async fn release_outbox(&self) -> Result<(), Error> {
+        outbox::release(self).await
+    }
+
     async fn extend_outbox(&self, ids: &[Uuid], push_ms: u64) -> Result<(), Error> {
         outbox::extend(self, ids, push_ms).await
     }

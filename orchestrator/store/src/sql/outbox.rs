@@ -61,6 +61,11 @@ fn pushed(now: Timestamp, push_ms: u64) -> CaseStatement {
         .finally(at(BACKOFF_DOUBLINGS_MAX))
 }
 
+pub(super) async fn release(store: &SqlStore) -> Result<(), Error> {
+    let update = Query::update().table("outbox").value("due_at", store.db.now().0).value("attempts", 0).to_owned();
+    store.write(&update).await
+}
+
 pub(super) async fn extend(store: &SqlStore, ids: &[Uuid], push_ms: u64) -> Result<(), Error> {
     if ids.is_empty() {
         return Ok(());
