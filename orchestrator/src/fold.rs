@@ -12,8 +12,8 @@ use saga_defs::{Command, Timestamp};
 use saga_store::{Guard, Header, HistoryRow, StartKey, State, Stored, Transition};
 use uuid::Uuid;
 
-use crate::engine::Snapshot;
 use crate::entropy::Entropy;
+use crate::request::Snapshot;
 use crate::work::{StartWork, Work};
 
 /// What the core said to an input.

@@ -9,6 +9,8 @@ mod options;
 
 mod entropy;
 
+mod request;
+
 mod work;
 
 mod shared;
@@ -33,9 +35,10 @@ mod gauges;
 
 mod engine;
 
-pub use engine::{Engine, OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
+pub use engine::Engine;
 pub use entropy::{Entropy, RandomEntropy, SeededEntropy};
 pub use options::Options;
+pub use request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
 
 /// Why the engine did not do what was asked. Refusals of the saga itself are answers, not errors.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use saga_defs::Timestamp;
 use saga_store::{LateReason, LateReply, Outcome};
 
 use crate::Error;
-use crate::engine::Snapshot;
 use crate::fold::{Group, Said, StartGroup};
+use crate::request::Snapshot;
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, StartVerdict, Work};
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::Error;
-use crate::engine::Snapshot;
+use crate::request::Snapshot;
 
 /// One input on its way to its saga.
 #[derive(Debug)]

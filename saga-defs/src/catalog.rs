@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::check::Broken;
+use crate::schema::{InputSchema, Misfit};
 use crate::{Definition, Error};
 
 /// TOML texts of the compiled-in definitions.
@@ -45,7 +45,7 @@ impl Loaded {
 
     /// What is wrong with a saga's input; empty when it fits. Values are masked: they may be personal data.
     #[must_use]
-    pub fn input_problems(&self, input: &Value) -> Vec<Broken> {
+    pub fn input_problems(&self, input: &Value) -> Vec<Misfit> {
         self.schema.problems(input)
     }
 }
@@ -92,38 +92,6 @@ impl Catalog {
     /// All definitions, by name and version.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Loaded>> {
         self.by_name.values().flat_map(BTreeMap::values)
-    }
-}
-
-/// A compiled JSON Schema. Nothing is fetched: a reference to elsewhere does not compile.
-pub struct InputSchema(jsonschema::Validator);
-
-impl std::fmt::Debug for InputSchema {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("InputSchema")
-    }
-}
-
-impl InputSchema {
-    /// Compiles `schema` as draft 2020-12 with formats checked.
-    ///
-    /// # Errors
-    /// Why it is not a schema.
-    pub fn compile(schema: &Value) -> Result<Self, String> {
-        jsonschema::options()
-            .with_draft(jsonschema::Draft::Draft202012)
-            .should_validate_formats(true)
-            .build(schema)
-            .map(Self)
-            .map_err(|error| error.masked().to_string())
-    }
-
-    fn problems(&self, input: &Value) -> Vec<Broken> {
-        self.0
-            .iter_errors(input)
-            .take(20)
-            .map(|error| Broken { pointer: error.instance_path().to_string(), detail: error.masked().to_string() })
-            .collect()
     }
 }
 

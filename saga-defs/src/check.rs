@@ -43,7 +43,7 @@ pub fn check(definition: &Definition) -> Vec<Broken> {
     if let Some(deadline) = definition.deadline_ms {
         rules.window("/deadline_ms", deadline);
     }
-    if let Err(error) = crate::catalog::InputSchema::compile(&definition.input) {
+    if let Err(error) = crate::schema::InputSchema::compile(&definition.input) {
         rules.add("/input", format!("is not a JSON Schema: {error}"));
     }
     let count = definition.steps.len();

@@ -11,6 +11,8 @@ pub mod message;
 
 pub mod template;
 
+pub mod schema;
+
 pub mod definition;
 
 pub mod check;

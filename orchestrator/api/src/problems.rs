@@ -7,7 +7,7 @@ use axum::http::header::{ETAG, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use orchestrator::Error;
 use runtime::http::Problem;
-use saga_defs::check::Broken;
+use saga_defs::schema::Misfit;
 use serde_json::json;
 
 use crate::headers::etag;
@@ -82,8 +82,8 @@ pub(crate) fn unknown_definition() -> Problem {
 }
 
 /// 422: the input does not fit the definition.
-pub(crate) fn bad_input(broken: Vec<Broken>) -> Problem {
-    let errors = broken.into_iter().map(|rule| {
+pub(crate) fn bad_input(misfits: Vec<Misfit>) -> Problem {
+    let errors = misfits.into_iter().map(|rule| {
         // Places in the request body, of which the input is a member.
         json!({"pointer": format!("/input{}", rule.pointer), "detail": rule.detail})
     });
