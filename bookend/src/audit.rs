@@ -9,6 +9,7 @@ use anyhow::Context;
 use clinic::appointments::Status as AppointmentStatus;
 use clinic::query::{Appointment, AppointmentFilter};
 use saga_core::{Decision, Saga, Status};
+use saga_defs::contract::Money;
 use saga_defs::contract::booking::Reserved;
 use saga_store::{Filter, Mismatch, SqlStore, State, Store};
 use serde::Serialize;
@@ -142,15 +143,15 @@ async fn saga(
         Err(Mismatch::Store(error)) => return Err(error).context("reading history"),
         Err(mismatch) => report.find("history_explains_state", id, mismatch.to_string()),
     }
-    let net: i64 =
-        payment::query::of_saga(&databases.payment, id).await?.iter().map(|paid| paid.net.amount_minor).sum();
+    let paid = payment::query::of_saga(&databases.payment, id).await?;
+    let net: Vec<Money> = paid.into_iter().map(|paid| paid.net).filter(|net| net.amount_minor != 0).collect();
     let of_saga = AppointmentFilter { saga_id: Some(id), slot_id: None };
     let appointments = clinic::query::appointments(&databases.clinic, &of_saga, None, PAGE).await?;
-    judge(id, saga, net, &appointments, report);
+    judge(id, saga, &net, &appointments, report);
     Ok(())
 }
 
-fn judge(id: Uuid, saga: &Saga, net: i64, appointments: &[Appointment], report: &mut Report) {
+fn judge(id: Uuid, saga: &Saga, net: &[Money], appointments: &[Appointment], report: &mut Report) {
     let held =
         |status: AppointmentStatus| appointments.iter().filter(|appointment| appointment.status == status).count();
     let (pending, confirmed) = (held(AppointmentStatus::Pending), held(AppointmentStatus::Confirmed));
@@ -158,16 +159,16 @@ fn judge(id: Uuid, saga: &Saga, net: i64, appointments: &[Appointment], report: 
         (_, Some(Decision::Committed)) => {
             // A saga that never held a slot owes nothing, and may have taken nothing.
             let price = price(saga);
-            if price.unwrap_or(0) != net {
-                report.find("money_committed", id, format!("net payment {net}, price {price:?}"));
+            if price.as_slice() != net {
+                report.find("money_committed", id, format!("paid {}, price {}", told(net), told(price.as_slice())));
             }
             if confirmed != usize::from(price.is_some()) {
                 report.find("appointment_committed", id, format!("{confirmed} confirmed appointments"));
             }
         }
         (Status::Compensated, _) => {
-            if net != 0 {
-                report.find("money_returned", id, format!("net payment {net} of a saga that failed"));
+            if !net.is_empty() {
+                report.find("money_returned", id, format!("{} kept for a saga that failed", told(net)));
             }
             if pending + confirmed > 0 {
                 report.find("slot_released", id, "an appointment of a saga that failed is active");
@@ -180,9 +181,14 @@ fn judge(id: Uuid, saga: &Saga, net: i64, appointments: &[Appointment], report: 
 }
 
 /// What the clinic asked for when it held the slot.
-fn price(saga: &Saga) -> Option<i64> {
+fn price(saga: &Saga) -> Option<Money> {
     let output = saga.step("booking")?.output()?.clone();
-    serde_json::from_value::<Reserved>(output).ok().map(|reserved| reserved.price.amount_minor)
+    serde_json::from_value::<Reserved>(output).ok().map(|reserved| reserved.price)
+}
+
+fn told(money: &[Money]) -> String {
+    let amounts: Vec<String> = money.iter().map(ToString::to_string).collect();
+    if amounts.is_empty() { "nothing".to_owned() } else { amounts.join(" and ") }
 }
 
 /// No effect without cause: whoever paid has a saga.
@@ -228,7 +234,9 @@ mod tests {
             updated_at: 0,
         };
         let mut report = Report::default();
-        judge(Uuid::nil(), &saga, net, &[appointment], &mut report);
+        let net = Money { amount_minor: net, currency: "EUR".into() };
+        let net: Vec<Money> = Some(net).into_iter().filter(|net| net.amount_minor != 0).collect();
+        judge(Uuid::nil(), &saga, &net, &[appointment], &mut report);
         report.findings.iter().map(|finding| finding.rule).collect()
     }
 

@@ -40,8 +40,9 @@ pub async fn run(settings: &Settings, token: Option<String>) -> anyhow::Result<E
     output::line(&format!("bookend {} dev  {}", env!("CARGO_PKG_VERSION"), house.describe()));
     output::line(&format!("api   {}   docs {}/docs", running.url, running.url));
     output::line("ready");
-    until_asked_to_stop().await?;
-    Ok(finish(running, settings.shutdown_deadline()).await)
+    let asked = until_asked_to_stop(&running.stack.tasks).await?;
+    finish(running, settings.shutdown_deadline()).await;
+    Ok(asked)
 }
 
 /// Where the data lives: a folder of the user's, or one that is removed at exit.
@@ -95,8 +96,11 @@ pub async fn start(
     let address = listener.local_addr().context("the listener has no address")?;
     let mut tokens = settings.tokens()?;
     let named = |name: &str, role, token: &str| Token { name: name.to_owned(), role, sha256: sha256(token) };
-    tokens.push(named("dev-admin", Role::Admin, token.as_deref().unwrap_or(ADMIN_TOKEN)));
-    if address.ip().is_loopback() {
+    // The built-in tokens are known to everyone: they are for this machine only.
+    let at_home = address.ip().is_loopback();
+    let admin = token.as_deref().or_else(|| at_home.then_some(ADMIN_TOKEN));
+    tokens.extend(admin.map(|token| named("dev-admin", Role::Admin, token)));
+    if at_home {
         tokens.push(named("dev-client", Role::Client, CLIENT_TOKEN));
     }
     let recorder = Recorder::install(&Tasks::new()).context("metrics can't be collected")?;
@@ -107,12 +111,11 @@ pub async fn start(
 }
 
 /// Stops the stack.
-pub async fn finish(running: Running, deadline: Duration) -> Exit {
+pub async fn finish(running: Running, deadline: Duration) {
     let left = running.stack.shutdown(deadline).await;
     if left > 0 {
         output::note(&format!("{left} tasks were still running at the deadline; their sagas go on at the next start"));
     }
-    Exit::Done
 }
 
 /// Starts logging.
@@ -129,16 +132,17 @@ pub fn init_log(settings: &Settings) -> anyhow::Result<()> {
     telemetry::init(&options).context("log.filter does not fit")
 }
 
-/// Resolves on SIGINT or SIGTERM.
+/// Resolves on SIGINT or SIGTERM, or when a vital task broke and the rest is stopping: that is a failure.
 ///
 /// # Errors
 /// When signals can't be listened to.
-pub async fn until_asked_to_stop() -> anyhow::Result<()> {
+pub async fn until_asked_to_stop(tasks: &Tasks) -> anyhow::Result<Exit> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be heard")?;
     tokio::select! {
         biased;
-        _ = terminate.recv() => Ok(()),
-        heard = tokio::signal::ctrl_c() => heard.context("SIGINT can't be heard"),
+        _ = terminate.recv() => Ok(Exit::Done),
+        heard = tokio::signal::ctrl_c() => heard.map(|()| Exit::Done).context("SIGINT can't be heard"),
+        () = tasks.stopping() => Ok(Exit::Failed),
     }
 }

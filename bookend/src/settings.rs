@@ -162,7 +162,7 @@ impl Settings {
     /// The compiled-in definitions and those of `definitions.dir`.
     ///
     /// # Errors
-    /// When a file can't be read or breaks the rules of definitions.
+    /// When a file can't be read, breaks the rules of definitions, or has the name and version of another definition.
     pub fn catalog(&self) -> anyhow::Result<Catalog> {
         let mut catalog = Catalog::built_in();
         if self.definitions.dir.is_empty() {
@@ -175,7 +175,8 @@ impl Settings {
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml" || extension == "json"));
         paths.sort();
         for path in paths {
-            catalog.add(load_definition(&path)?);
+            let loaded = load_definition(&path)?;
+            catalog.add(loaded).with_context(|| format!("{} can't be added", path.display()))?;
         }
         Ok(catalog)
     }

@@ -20,6 +20,7 @@ use runtime::health::Health;
 use runtime::http::{Token, Tokens};
 use runtime::metrics::Recorder;
 use runtime::{SystemClock, Tasks};
+use saga_defs::catalog::Catalog;
 use saga_store::{SqlStore, Store};
 use tokio::net::TcpListener;
 use transport::Queue;
@@ -175,6 +176,7 @@ impl Stack {
         let notify = start_participants(settings, &databases, &transport, &provider_url, &tasks)?;
         let store: Arc<dyn Store> = Arc::new(SqlStore::new(databases.engine.clone()));
         let catalog = settings.catalog()?;
+        deployed(&catalog)?;
         let engine = Engine::start(
             Arc::clone(&store),
             &*transport,
@@ -202,6 +204,19 @@ impl Stack {
         self.databases.close().await;
         left
     }
+}
+
+/// Every step's participant must be one of those in this process: a command for another would never be taken.
+fn deployed(catalog: &Catalog) -> anyhow::Result<()> {
+    for loaded in catalog.iter() {
+        for step in &loaded.definition.steps {
+            if !PARTICIPANTS.contains(&step.participant.as_str()) {
+                let (definition, name, asked) = (loaded.definition.reference(), &step.name, &step.participant);
+                bail!("{definition}: step `{name}` asks participant `{asked}`; here are {}", PARTICIPANTS.join(", "));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn queues() -> Vec<Queue> {
@@ -270,6 +285,8 @@ fn start_participants(
         let options = participant_kit::Options {
             prefetch: settings.participants.prefetch,
             batch_max: settings.participants.batch_max,
+            // The engine stops beside them and confirms nothing more; what is unconfirmed comes again at the next start.
+            drain: Duration::from_millis(200),
             ..participant_kit::Options::default()
         };
         participant_kit::serve(handler, transport, tasks, options);

@@ -60,14 +60,14 @@ impl Engine {
             workers,
         });
         for queue in queues {
-            tasks.spawn(worker::run(Arc::clone(&shared), queue));
+            tasks.spawn_vital("worker", worker::run(Arc::clone(&shared), queue));
         }
-        tasks.spawn(relay::confirm(Arc::clone(&shared)));
-        tasks.spawn(relay::run(Arc::clone(&shared)));
-        tasks.spawn(timers::run(Arc::clone(&shared)));
-        tasks.spawn(hints::run(Arc::clone(&shared)));
-        tasks.spawn(gauges::run(Arc::clone(&shared)));
-        tasks.spawn(replies::run(Arc::clone(&shared), consumer));
+        tasks.spawn_vital("confirm", relay::confirm(Arc::clone(&shared)));
+        tasks.spawn_vital("relay", relay::run(Arc::clone(&shared)));
+        tasks.spawn_vital("timers", timers::run(Arc::clone(&shared)));
+        tasks.spawn_vital("hints", hints::run(Arc::clone(&shared)));
+        tasks.spawn_vital("gauges", gauges::run(Arc::clone(&shared)));
+        tasks.spawn_vital("replies", replies::run(Arc::clone(&shared), consumer));
         Ok(Self { shared })
     }
 
@@ -245,7 +245,7 @@ async fn publish(store: &dyn Store, catalog: &Catalog) -> Result<Catalog, Error>
     let mut all = Catalog::default();
     for published in store.definitions().await? {
         let definition = Definition::from_json(&published.body).map_err(Error::Definition)?;
-        all.add(Loaded::new(definition).map_err(Error::Definition)?);
+        all.add(Loaded::new(definition).map_err(Error::Definition)?).map_err(Error::Definition)?;
     }
     tracing::info!(definitions = all.iter().count(), format = FORMAT, "definitions are published");
     Ok(all)

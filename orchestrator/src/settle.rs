@@ -8,7 +8,7 @@ use crate::Error;
 use crate::fold::{Group, Said, StartGroup};
 use crate::request::Snapshot;
 use crate::shared::Shared;
-use crate::work::{OperateVerdict, StartVerdict, Work};
+use crate::work::{OperateVerdict, Receipt, StartVerdict, Work};
 
 /// Tells everyone what came of a commit. Returns the inputs that lost and must be decided again.
 pub(crate) async fn committed(
@@ -79,13 +79,17 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
     let mut late = Vec::new();
     let mut rearm = Vec::new();
     let mut receipts = Vec::new();
+    let mut late_receipts = Vec::new();
     for Group { snapshot, said, .. } in groups {
         for (work, said) in said {
             match (work, said) {
-                (Work::Reply { reply, receipt }, Said::Ignored(ignored)) => {
-                    late.extend(late_reason(ignored).map(|reason| late_reply(&reply, reason, now)));
-                    receipts.push(receipt);
-                }
+                (Work::Reply { reply, receipt }, Said::Ignored(ignored)) => match late_reason(ignored) {
+                    Some(reason) => {
+                        late.push(late_reply(&reply, reason, now));
+                        late_receipts.push(receipt);
+                    }
+                    None => receipts.push(receipt),
+                },
                 (Work::Reply { receipt, .. }, Said::Applied | Said::Refused(_)) => receipts.push(receipt),
                 (Work::Tick { saga_id }, Said::Ignored(_)) => {
                     rearm.extend(snapshot.saga.wake_at().map(|at| (saga_id, snapshot.saga.version, at)));
@@ -104,8 +108,8 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
             }
         }
     }
-    keep(shared, late).await;
-    receipts.iter().for_each(crate::work::Receipt::settle);
+    keep(shared, late, &late_receipts).await;
+    receipts.iter().for_each(Receipt::settle);
     if !rearm.is_empty()
         && let Err(error) = shared.store.rearm_timers(&rearm).await
     {
@@ -134,8 +138,7 @@ pub(crate) async fn unreadable(shared: &Shared, works: Vec<Work>, now: Timestamp
             Work::Start(_) => unreachable!("a start has no saga yet"),
         }
     }
-    keep(shared, late).await;
-    receipts.iter().for_each(crate::work::Receipt::settle);
+    keep(shared, late, &receipts).await;
 }
 
 /// The one input or saga that the store refuses: turned down or set aside, so that the others go on.
@@ -159,18 +162,19 @@ pub(crate) async fn poison(shared: &Shared, works: Vec<Work>) {
             Work::Tick { saga_id } => tracing::error!(%saga_id, "a due saga can't be committed"),
         }
     }
-    keep(shared, late).await;
-    receipts.iter().for_each(crate::work::Receipt::settle);
+    keep(shared, late, &receipts).await;
 }
 
-/// Late replies are for people; failing to keep one must not hold up the saga's own replies.
-async fn keep(shared: &Shared, late: Vec<LateReply>) {
+/// Keeps late replies, then acknowledges them. One that can't be kept is not acknowledged: it comes again, and a fact
+/// that speaks against its saga is not lost.
+async fn keep(shared: &Shared, late: Vec<LateReply>, receipts: &[Receipt]) {
     if late.is_empty() {
         return;
     }
     metrics::counter!("bookend_replies_late_total").increment(late.len() as u64);
-    if let Err(error) = shared.store.keep_late(&late).await {
-        tracing::error!(error = %error, replies = late.len(), "late replies could not be kept");
+    match shared.store.keep_late(&late).await {
+        Ok(()) => receipts.iter().for_each(Receipt::settle),
+        Err(error) => tracing::error!(error = %error, replies = late.len(), "late replies could not be kept"),
     }
 }
 
@@ -178,6 +182,7 @@ fn late_reason(ignored: Ignored) -> Option<LateReason> {
     match ignored {
         Ignored::Duplicate | Ignored::NotDue | Ignored::Repeated => None,
         Ignored::Orphan => Some(LateReason::Orphan),
+        Ignored::Overruled => Some(LateReason::Overruled),
         Ignored::LateFact => Some(LateReason::Ended),
         Ignored::LateContradiction => Some(LateReason::Contradiction),
     }

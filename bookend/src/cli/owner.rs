@@ -62,7 +62,7 @@ pub(super) async fn providers(settings: &Settings) -> anyhow::Result<Exit> {
     output::line(&format!("simulators of gateway, SMS and mail on http://{}", listener.local_addr()?));
     let (router, stop) = (runtime::http::edge(providers::router(providers)), tasks.clone());
     tasks.spawn(async move { runtime::http::serve(listener, router, &stop).await });
-    until_asked_to_stop().await?;
+    let asked = until_asked_to_stop(&tasks).await?;
     tasks.shutdown(settings.shutdown_deadline()).await;
-    Ok(Exit::Done)
+    Ok(asked)
 }

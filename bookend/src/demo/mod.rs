@@ -39,9 +39,9 @@ pub async fn run(settings: &Settings, exit: bool) -> anyhow::Result<Exit> {
         return Ok(told);
     }
     output::line(&invitation(url));
-    until_asked_to_stop().await?;
+    let asked = until_asked_to_stop(&running.stack.tasks).await?;
     finish(running, settings.shutdown_deadline()).await;
-    Ok(told)
+    Ok(if asked == Exit::Done { told } else { asked })
 }
 
 /// The stories tell of trouble themselves: warnings beside them only confuse, unless they were asked for.

@@ -15,6 +15,8 @@ mod late_charge;
 
 mod participants;
 
+mod fence;
+
 mod repair;
 
 mod slow_client;

@@ -5,8 +5,10 @@
 //! deadline is over.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +33,21 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         self.tracker.spawn(task);
+    }
+
+    /// Starts a task that the whole process depends on: if it panics, everything is stopped, so that whoever looks
+    /// after the process starts it again instead of leaving it half alive.
+    pub fn spawn_vital<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let tasks = self.clone();
+        self.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a vital task broke; the process stops");
+                tasks.stop();
+            }
+        });
     }
 
     /// Resolves when shutdown has begun.
@@ -66,5 +83,26 @@ impl Tasks {
             () = self.stopping.cancelled() => false,
             () = tokio::time::sleep(duration) => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_vital_task_that_breaks_stops_everything() {
+        let tasks = Tasks::new();
+        tasks.spawn_vital("test", async { panic!("on purpose") });
+        tokio::time::timeout(Duration::from_secs(10), tasks.stopping()).await.expect("everything is stopped");
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_ends_stops_nothing() {
+        let tasks = Tasks::new();
+        tasks.spawn_vital("test", async {});
+        tasks.tracker.close();
+        tokio::time::timeout(Duration::from_secs(10), tasks.tracker.wait()).await.expect("the task ends");
+        assert!(!tasks.is_stopping());
     }
 }

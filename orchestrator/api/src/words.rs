@@ -89,7 +89,7 @@ words! {
 
 words! {
     /// Why a reply was set aside.
-    LateReason for saga_store::LateReason { Ended, Contradiction, Orphan }
+    LateReason for saga_store::LateReason { Ended, Contradiction, Overruled, Orphan }
 }
 
 /// What a saga waits for.

@@ -69,8 +69,20 @@ pub fn possible(saga: &Saga, name: &str) -> Result<(), &'static str> {
 /// Sends the stuck command again, with a new budget.
 fn retry(draft: &mut Draft<'_>) {
     let Some(stuck) = draft.saga.stuck.clone() else { return };
-    draft.emit(Event::Renewed { step: stuck.step.clone(), verb: stuck.verb });
-    draft.send(&stuck.step, stuck.verb);
+    match draft.saga.phase {
+        // Nothing goes on before the pivot's fate is known, whatever the trouble was about.
+        Phase::Fencing => ask_fence_again(draft),
+        Phase::Forward | Phase::Undoing(_) | Phase::Ended(_) => {
+            draft.emit(Event::Renewed { step: stuck.step.clone(), verb: stuck.verb });
+            draft.send(&stuck.step, stuck.verb);
+        }
+    }
+}
+
+fn ask_fence_again(draft: &mut Draft<'_>) {
+    let pivot = draft.definition().steps.iter().find(|step| step.pivot).expect("only a pivot is fenced");
+    draft.emit(Event::Renewed { step: pivot.name.clone(), verb: Verb::Compensate });
+    draft.send(&pivot.name, Verb::Compensate);
 }
 
 /// Counts the stuck command as succeeded. A pivot that counts as succeeded commits, also when its fence is stuck.
@@ -79,10 +91,10 @@ fn skip(draft: &mut Draft<'_>, output: &serde_json::Value) {
     let undoing = matches!(draft.saga.phase, Phase::Undoing(_));
     let verb = if undoing { Verb::Compensate } else { Verb::Execute };
     draft.emit(Event::Skipped { step: stuck.step.clone(), verb, output: output.clone() });
-    if undoing {
-        compensation::next(draft);
-    } else {
-        forward::passed(draft, &stuck.step);
+    match draft.saga.phase {
+        Phase::Undoing(_) => compensation::next(draft),
+        Phase::Fencing if !draft.is_pivot(&stuck.step) => ask_fence_again(draft),
+        Phase::Forward | Phase::Fencing | Phase::Ended(_) => forward::passed(draft, &stuck.step),
     }
 }
 

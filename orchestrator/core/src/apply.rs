@@ -61,6 +61,8 @@ pub enum Ignored {
     Repeated,
     /// The reply answers no command that this saga sent.
     Orphan,
+    /// A person has decided what the reply now speaks of.
+    Overruled,
     /// The saga had ended; the reply adds a fact.
     LateFact,
     /// The saga had ended; the reply contradicts what it ended on.

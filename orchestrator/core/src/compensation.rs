@@ -68,19 +68,30 @@ pub(crate) fn compensated(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bo
     next(draft);
 }
 
-/// The pivot's fence holds: it was never executed.
-pub(crate) fn fenced(draft: &mut Draft<'_>, step: &str) {
-    draft.emit(Event::Fenced { step: step.to_owned() });
+/// The same, while the saga is held for a person: known, but nothing moves.
+pub(crate) fn noted(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bool) {
+    draft.emit(Event::Compensated { step: step.to_owned(), nothing_to_undo });
+}
+
+/// The pivot's fence holds: it does not stand and never will.
+pub(crate) fn fenced(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bool) {
+    draft.emit(if nothing_to_undo {
+        Event::Fenced { step: step.to_owned() }
+    } else {
+        Event::Compensated { step: step.to_owned(), nothing_to_undo }
+    });
     let failure = draft.saga.failure.clone().expect("a fence starts with its cause");
     begin(draft, failure);
 }
 
-/// The fence came too late: the saga stands. The pivot is asked once more, for its output.
+/// The fence came too late: the saga stands. A pivot whose output is not known is asked once more for it.
 pub(crate) fn already_executed(draft: &mut Draft<'_>, step: &str) {
     draft.emit(Event::AlreadyExecuted { step: step.to_owned() });
     forward::commit(draft);
-    draft.emit(Event::Renewed { step: step.to_owned(), verb: Verb::Execute });
-    draft.send(step, Verb::Execute);
+    if draft.saga.steps[step].effect == Effect::Unknown {
+        draft.emit(Event::Renewed { step: step.to_owned(), verb: Verb::Execute });
+    }
+    forward::advance(draft);
 }
 
 /// A participant refuses to undo, or to fence.

@@ -20,11 +20,14 @@ pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
     let Some((step, attempt)) = found.map(|(step, attempt)| (step.to_owned(), attempt)) else {
         return Some(Ignored::Orphan);
     };
-    let relation = relate(&draft.saga.steps[&step], reply.verb, &reply.outcome);
+    let relation = relate(&draft.saga.phase, &draft.saga.steps[&step], reply.verb, &reply.outcome);
     match (&reply.outcome, relation) {
         (Outcome::Retry { after_ms }, _) => retry_later(draft, &step, reply.verb, attempt, *after_ms),
         (_, Relation::Same) => Some(Ignored::Duplicate),
-        (_, Relation::New) if draft.saga.is_ended() => Some(Ignored::LateFact),
+        (_, Relation::Overruled) => Some(Ignored::Overruled),
+        (outcome, Relation::New) if draft.saga.is_ended() => {
+            Some(late_fact(&draft.saga.steps[&step], reply.verb, outcome))
+        }
         (_, Relation::Contradiction) if draft.saga.is_ended() => Some(Ignored::LateContradiction),
         (outcome, Relation::Contradiction) => contradiction(draft, &step, reply.verb, outcome),
         (Outcome::Succeeded { output }, Relation::New) => succeeded(draft, &step, reply.verb, output),
@@ -38,10 +41,13 @@ enum Relation {
     Same,
     New,
     Contradiction,
+    /// A person has decided already; the participant's word is kept beside the saga.
+    Overruled,
 }
 
-fn relate(state: &StepState, verb: Verb, outcome: &Outcome) -> Relation {
+fn relate(phase: &Phase, state: &StepState, verb: Verb, outcome: &Outcome) -> Relation {
     match verb {
+        Verb::Execute if is_echo_of_undo(phase, state, outcome) => Relation::Same,
         Verb::Execute => relate_execute(state, outcome),
         Verb::Compensate => relate_compensate(state, outcome),
     }
@@ -54,27 +60,45 @@ fn relate_execute(state: &StepState, outcome: &Outcome) -> Relation {
         (Effect::Unknown | Effect::Refused(_), Outcome::Succeeded { .. }) if state.undo == Undo::NothingToUndo => {
             Relation::Contradiction
         }
-        // Once a compensation was asked, `fenced` only says that the command came after it. Whether an earlier one had
-        // made the effect is the compensation's answer to give: the two may overtake each other.
-        (_, Outcome::Refused { code, .. }) if code == message::FENCED && state.compensate.sent > 0 => Relation::Same,
         (Effect::Unknown, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::New,
         (Effect::Succeeded(_), Outcome::Succeeded { .. }) => Relation::Same,
         (Effect::Refused(_), Outcome::Refused { .. }) => Relation::Same,
-        // What a person decided is not undone by the participant's word; history has both.
-        (Effect::Skipped(_), Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Same,
+        (Effect::Skipped(_), Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Overruled,
         (Effect::Succeeded(_), Outcome::Refused { .. }) => Relation::Contradiction,
         (Effect::Refused(_), Outcome::Succeeded { .. }) => Relation::Contradiction,
     }
 }
 
+/// Once a compensation was asked, `fenced` only says that the command came after it. Whether an earlier one had made
+/// the effect is the compensation's answer to give: the two may overtake each other. A saga that goes forward counts on
+/// the effect, and takes the word as it is.
+fn is_echo_of_undo(phase: &Phase, state: &StepState, outcome: &Outcome) -> bool {
+    let fenced = matches!(outcome, Outcome::Refused { code, .. } if code == message::FENCED);
+    let forward = match phase {
+        Phase::Forward => true,
+        Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => false,
+    };
+    fenced && state.compensate.sent > 0 && !forward
+}
+
 fn relate_compensate(state: &StepState, outcome: &Outcome) -> Relation {
     match (state.undo, outcome) {
         (Undo::Open, _) | (_, Outcome::Retry { .. }) => Relation::New,
-        (Undo::Skipped, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Same,
+        (Undo::Skipped, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Overruled,
         (Undo::Done | Undo::NothingToUndo, Outcome::Succeeded { .. }) => Relation::Same,
         (Undo::Done | Undo::NothingToUndo, Outcome::Refused { .. }) => Relation::Contradiction,
         (Undo::Standing, Outcome::Refused { .. }) => Relation::Same,
         (Undo::Standing, Outcome::Succeeded { .. }) => Relation::Contradiction,
+    }
+}
+
+/// A verdict after the end: what the saga ended on says whether it only adds to that.
+fn late_fact(state: &StepState, verb: Verb, outcome: &Outcome) -> Ignored {
+    let stood = matches!(state.effect, Effect::Succeeded(_) | Effect::Skipped(_)) && state.undo == Undo::Open;
+    match (verb, outcome) {
+        // An effect that the saga counts on is gone.
+        (Verb::Compensate, Outcome::Succeeded { .. }) if stood => Ignored::LateContradiction,
+        (Verb::Execute | Verb::Compensate, _) => Ignored::LateFact,
     }
 }
 
@@ -91,12 +115,15 @@ fn retry_later(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, afte
 
 fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> Option<Ignored> {
     match (verb, place(draft, step)) {
-        (Verb::Execute, Place::Forward | Place::Fencing) => forward::succeeded(draft, step, output),
+        (Verb::Execute, Place::Forward) => forward::succeeded(draft, step, output),
+        // The fence is asked, and may undo what was just reported: only its answer decides.
+        (Verb::Execute, Place::Fencing) => late(draft, step, verb, Fact::Succeeded(output.clone())),
         (Verb::Execute, Place::Held) => forward::noted(draft, step, output),
         (Verb::Execute, Place::Undoing | Place::Passed) => late(draft, step, verb, Fact::Succeeded(output.clone())),
         (Verb::Compensate, Place::Undoing) => return undone(draft, step, output),
-        (Verb::Compensate, Place::Fencing) => compensation::fenced(draft, step),
-        (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => return late_fence(draft, step, output),
+        (Verb::Compensate, Place::Fencing) => return fence_held(draft, step, output),
+        (Verb::Compensate, Place::Held) => compensation::noted(draft, step, nothing_to_undo(output)),
+        (Verb::Compensate, Place::Forward | Place::Passed) => return late_fence(draft, step, output),
     }
     None
 }
@@ -130,18 +157,34 @@ fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str
 
 /// The effect is gone, or a tombstone keeps it from ever being made; which, must fit what was said before.
 fn undone(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
-    let nothing_to_undo = output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false);
-    if nothing_to_undo && matches!(draft.saga.steps[step].effect, Effect::Succeeded(_)) {
+    if contradicts_success(draft, step, output) {
         return contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()));
     }
-    compensation::compensated(draft, step, nothing_to_undo);
+    compensation::compensated(draft, step, nothing_to_undo(output));
     None
+}
+
+/// The pivot does not stand: it was never executed, or its participant can undo and did.
+fn fence_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
+    if contradicts_success(draft, step, output) {
+        return contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()));
+    }
+    compensation::fenced(draft, step, nothing_to_undo(output));
+    None
+}
+
+fn nothing_to_undo(output: &Value) -> bool {
+    output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn contradicts_success(draft: &Draft<'_>, step: &str, output: &Value) -> bool {
+    nothing_to_undo(output) && matches!(draft.saga.steps[step].effect, Effect::Succeeded(_))
 }
 
 /// The participant does not accept the form of an `execute`. While a fence or an undo is asked, that changes nothing.
 fn not_understood(draft: &mut Draft<'_>, step: &str, text: &str) -> Option<Ignored> {
     match place(draft, step) {
-        Place::Forward if !is_contradicted(draft, step) => {
+        Place::Forward if !is_contradicted(draft) => {
             draft.stick(Cause::ContractViolation, step, Verb::Execute, text);
             None
         }
@@ -200,7 +243,7 @@ fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {
 
 /// Two words of a participant that can't both be true. Nothing is guessed: a person looks at it.
 fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcome) -> Option<Ignored> {
-    if is_contradicted(draft, step) {
+    if is_contradicted(draft) {
         return Some(Ignored::Duplicate);
     }
     // What a retry asks again: on the way back the undo, on the way forward the effect.
@@ -217,6 +260,7 @@ fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcom
     None
 }
 
-fn is_contradicted(draft: &Draft<'_>, step: &str) -> bool {
-    draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::ContractViolation && stuck.step == step)
+/// A person has a contradiction in hand already.
+fn is_contradicted(draft: &Draft<'_>) -> bool {
+    draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::ContractViolation)
 }

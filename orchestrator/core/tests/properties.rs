@@ -32,12 +32,13 @@ struct World {
     /// A person decided against the participants' word, so effects need not match the end.
     overruled: bool,
     healed: bool,
+    undoable_pivot: bool,
     plan: Option<Vec<String>>,
     decision: Option<Decision>,
 }
 
 impl World {
-    fn new(choices: Vec<u16>, deadline_ms: Option<u64>) -> Self {
+    fn new(choices: Vec<u16>, deadline_ms: Option<u64>, undoable_pivot: bool) -> Self {
         let mut definition = catalog::booking();
         definition.deadline_ms = deadline_ms;
         for step in &mut definition.steps {
@@ -55,6 +56,7 @@ impl World {
             choices: choices.into_iter(),
             overruled: false,
             healed: false,
+            undoable_pivot,
             plan: None,
             decision: None,
         };
@@ -140,7 +142,11 @@ impl World {
 
     /// What a participant answers: the contract's table.
     fn participate(&mut self, command: &Command) -> Reply {
-        let undoable = matches!(command.step.as_str(), "booking" | "payment");
+        let undoable = match command.step.as_str() {
+            "booking" | "payment" => true,
+            "confirmation" => self.undoable_pivot,
+            _ => false,
+        };
         let row = self.rows.get(&command.key).map(|(_, row)| row.clone());
         let outcome = match (command.verb, row) {
             (Verb::Execute, None) => self.execute(command),
@@ -269,8 +275,9 @@ proptest! {
         choices in prop::collection::vec(any::<u16>(), 0..300),
         steps in 0_usize..120,
         deadline_ms in prop::option::of(1_000_u64..200_000),
+        undoable_pivot in any::<bool>(),
     ) {
-        let mut world = World::new(choices, deadline_ms);
+        let mut world = World::new(choices, deadline_ms, undoable_pivot);
         for _ in 0..steps {
             world.step();
         }
@@ -289,7 +296,7 @@ fn random_worlds_reach_every_end() {
             u16::try_from(state >> 48).expect("sixteen bits")
         };
         let choices = (0..300).map(|_| next()).collect();
-        let mut world = World::new(choices, None);
+        let mut world = World::new(choices, None, seed.is_multiple_of(2));
         for _ in 0..60 {
             world.step();
             if let Some(stuck) = &world.desk.saga.stuck {

@@ -228,16 +228,32 @@ fn a_fence_that_finds_the_pivot_executed_commits_and_asks_for_the_output() {
 }
 
 #[test]
-fn a_late_verdict_of_the_pivot_beats_its_fence() {
+fn a_late_verdict_of_the_pivot_waits_for_its_fence() {
     let mut desk = at_pivot();
     let confirm = desk.expect("confirmation", Execute);
     desk.silence("confirmation", Execute);
     let fence = desk.expect("confirmation", Compensate);
-    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    assert_eq!(desk.reply(&confirm, Outcome::succeeded(outputs("confirmation"))), None);
+    desk.ends(Status::Running, None);
+    desk.reply(&fence, Outcome::refused("already_executed", ""));
     desk.ends(Status::Running, Some(Decision::Committed));
-    assert_eq!(desk.reply(&fence, Outcome::refused("already_executed", "")), Some(Ignored::Duplicate));
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+#[test]
+fn a_pivot_whose_participant_can_undo_is_undone_by_its_fence() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    assert_eq!(desk.reply(&confirm, Outcome::succeeded(outputs("confirmation"))), None);
+    desk.ends(Status::Running, None);
+    desk.reply(&fence, Outcome::succeeded(json!({})));
+    assert_eq!(desk.saga.cancel.as_ref().map(|cancel| cancel.outcome), Some(CancelOutcome::Granted));
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
 }
 
 #[test]
@@ -249,7 +265,67 @@ fn a_fence_that_contradicts_the_pivot_needs_a_person() {
     desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
     desk.reply(&fence, nothing_to_undo());
     desk.stuck(Cause::ContractViolation, "confirmation");
-    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.ends(Status::Stuck, None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.ends(Status::Running, Some(Decision::Committed));
+}
+
+#[test]
+fn a_contradiction_while_fencing_never_forgets_the_pivot() {
+    for action in [Action::Retry, Action::Skip(outputs("booking"))] {
+        let mut desk = Desk::booking();
+        let reserve = desk.succeed("booking");
+        desk.succeed("payment");
+        desk.operate(Action::Cancel).expect("is stored");
+        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+        desk.stuck(Cause::ContractViolation, "booking");
+        desk.operate(action).expect("is possible");
+        assert_eq!(desk.expect("confirmation", Compensate).attempt, 2, "the fence is asked again");
+        desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+        desk.ends(Status::Running, Some(Decision::Committed));
+    }
+}
+
+#[test]
+fn an_undo_that_succeeds_while_held_is_kept() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    let charge = desk.expect("payment", Execute);
+    desk.silence("payment", Execute);
+    desk.answer("payment", Compensate, nothing_to_undo());
+    let release = desk.expect("booking", Compensate);
+    desk.reply(&charge, Outcome::succeeded(outputs("payment")));
+    desk.stuck(Cause::ContractViolation, "payment");
+    assert_eq!(desk.reply(&release, Outcome::succeeded(json!({}))), None);
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("payment");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_word_against_a_persons_decision_is_kept_beside_the_saga() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    desk.answer("payment", Execute, declined());
+    let release = desk.expect("booking", Compensate);
+    desk.silence("booking", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+    assert_eq!(desk.reply(&release, Outcome::succeeded(json!({}))), Some(Ignored::Overruled));
+}
+
+#[test]
+fn an_undo_of_what_a_finished_saga_counts_on_is_a_contradiction() {
+    let mut desk = at_pivot();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+    assert_eq!(desk.reply(&fence, nothing_to_undo()), Some(Ignored::LateContradiction));
 }
 
 #[test]
@@ -409,6 +485,9 @@ fn a_fence_that_contradicts_a_persons_word_asks_a_person_again() {
     desk.reply(&fence, nothing_to_undo());
     desk.stuck(Cause::ContractViolation, "confirmation");
     desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Execute, Outcome::refused("fenced", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
     desk.operate(Action::Close).expect("is possible");
     desk.ends(Status::Closed, Some(Decision::Committed));
 }

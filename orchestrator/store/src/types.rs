@@ -235,6 +235,8 @@ pub enum LateReason {
     Ended,
     /// The saga had ended; the reply contradicts what it ended on.
     Contradiction,
+    /// A person had decided what it speaks of.
+    Overruled,
     /// It answers nothing that was sent.
     Orphan,
 }

@@ -94,7 +94,7 @@ impl<P: External> Handler for ExternalHandler<P> {
         if self.0.options.take_over_at_start {
             self.0.lessee.take_over(&self.0.db).await?;
         }
-        run.tasks.spawn(sweep(Arc::clone(&self.0), run.clone()));
+        run.tasks.spawn_vital("sweep", sweep(Arc::clone(&self.0), run.clone()));
         Ok(())
     }
 

@@ -59,9 +59,9 @@ pub fn serve(handler: Arc<dyn Handler>, transport: &dyn Transport, tasks: &Tasks
     let (confirm, confirmed) = mpsc::channel(options.replies_max);
     let run = Run { replies, tasks: tasks.clone() };
     let intake = Intake { participant, consumer, open: Open::default(), batch_max: options.batch_max };
-    tasks.spawn(intake.run(tasks.clone(), batches, confirmed));
-    tasks.spawn(Worker { handler, run, options }.run(work));
-    tasks.spawn(Outgoing::new(transport.publisher(), confirm, options).run(answered, tasks.clone()));
+    tasks.spawn_vital("intake", intake.run(tasks.clone(), batches, confirmed));
+    tasks.spawn_vital("participant", Worker { handler, run, options }.run(work));
+    tasks.spawn_vital("outgoing", Outgoing::new(transport.publisher(), confirm, options).run(answered, tasks.clone()));
 }
 
 /// Deliveries in hand: for each its tag and how many answers are still owed.

@@ -197,7 +197,7 @@ fn catalog() -> Catalog {
             step.retry.attempts = 2;
             step.compensate_retry.attempts = 2;
         }
-        catalog.add(Loaded::new(definition).expect("sound"));
+        catalog.add(Loaded::new(definition).expect("sound")).expect("each once");
     }
     catalog
 }
