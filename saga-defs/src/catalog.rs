@@ -1,8 +1,10 @@
 //! The definitions that are compiled in, and a set in which definitions are found by name or by `name@version`.
 //!
-//! Not the database's table of published definitions: that belongs to the store.
+//! Not the database's table of published definitions: that belongs to the store. Must hold: one definition has one
+//! reference, because a start is recognised by it; what stands under a name and version is never replaced.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -63,22 +65,35 @@ impl Catalog {
         let mut catalog = Self::default();
         for text in BUILT_IN {
             let definition = Definition::from_toml(text).expect("compiled-in definitions are checked by a test");
-            catalog.add(Loaded::new(definition).expect("checked while read"));
+            catalog.add(Loaded::new(definition).expect("checked while read")).expect("checked by a test");
         }
         catalog
     }
 
-    /// Adds or replaces a definition.
-    pub fn add(&mut self, loaded: Loaded) {
+    /// Adds a definition; one of equal content may be there already.
+    ///
+    /// # Errors
+    /// [`Error::Duplicate`] when another content stands under its name and version.
+    pub fn add(&mut self, loaded: Loaded) -> Result<(), Error> {
         let versions = self.by_name.entry(loaded.definition.name.clone()).or_default();
-        versions.insert(loaded.definition.version, Arc::new(loaded));
+        match versions.entry(loaded.definition.version) {
+            Entry::Vacant(free) => {
+                free.insert(Arc::new(loaded));
+                Ok(())
+            }
+            Entry::Occupied(there) if there.get().digest == loaded.digest => Ok(()),
+            Entry::Occupied(_) => {
+                Err(Error::Duplicate(format!("{}@{}", loaded.definition.name, loaded.definition.version)))
+            }
+        }
     }
 
-    /// `booking` finds the newest version, `booking@1` that one.
+    /// `booking` finds the newest version, `booking@1` that one. Other spellings of a version, such as `01` and `+1`,
+    /// find nothing.
     #[must_use]
     pub fn find(&self, reference: &str) -> Option<Arc<Loaded>> {
         match reference.split_once('@') {
-            Some((name, version)) => self.by_name.get(name)?.get(&version.parse().ok()?).cloned(),
+            Some((name, version)) => self.by_name.get(name)?.get(&canonical(version)?).cloned(),
             None => self.by_name.get(reference)?.values().next_back().cloned(),
         }
     }
@@ -93,6 +108,11 @@ impl Catalog {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Loaded>> {
         self.by_name.values().flat_map(BTreeMap::values)
     }
+}
+
+/// The number that is written like this and no other way.
+fn canonical(version: &str) -> Option<u32> {
+    version.parse().ok().filter(|number: &u32| number.to_string() == version)
 }
 
 #[cfg(test)]
@@ -116,10 +136,33 @@ mod tests {
         let mut catalog = Catalog::built_in();
         let mut newer = booking();
         newer.version = 2;
-        catalog.add(Loaded::new(newer).unwrap());
+        catalog.add(Loaded::new(newer).unwrap()).unwrap();
         assert_eq!(catalog.find("booking").unwrap().definition.version, 2);
         assert_eq!(catalog.find("booking@1").unwrap().definition.version, 1);
         assert!(catalog.find("booking@3").is_none() && catalog.find("gone").is_none());
+    }
+
+    #[test]
+    fn a_version_is_found_by_its_one_spelling_only() {
+        let catalog = Catalog::built_in();
+        assert!(catalog.find("booking@1").is_some());
+        for reference in ["booking@01", "booking@+1", "booking@1 ", "booking@", "booking@-1", "booking@1@1", "@1", ""] {
+            assert!(catalog.find(reference).is_none(), "{reference:?}");
+        }
+    }
+
+    #[test]
+    fn a_definition_is_never_replaced_by_another_one() {
+        let mut catalog = Catalog::built_in();
+        catalog.add(Loaded::new(booking()).unwrap()).unwrap();
+        let mut other = booking();
+        other.description = "Something else under the same name.".to_owned();
+        match catalog.add(Loaded::new(other).unwrap()) {
+            Err(Error::Duplicate(reference)) => assert_eq!(reference, "booking@1"),
+            other => panic!("expected a duplicate, got {other:?}"),
+        }
+        assert_eq!(catalog.find("booking@1").unwrap().definition, booking());
+        assert_eq!(catalog.iter().count(), 1);
     }
 
     #[test]

@@ -40,4 +40,7 @@ pub enum Error {
     /// A stored or sent text has a version this build does not know.
     #[error("message version {0} is not known to this build")]
     Version(u16),
+    /// Another content stands under the same name and version.
+    #[error("{0} is there already with another content, and a version never changes")]
+    Duplicate(String),
 }
