@@ -1,7 +1,7 @@
 //! Query strings, read as strictly as bodies.
 //!
-//! Must hold: an unknown parameter, one sent twice and one of the wrong type are named in the answer, not ignored;
-//! U+0000 goes no further; no value is repeated.
+//! Must hold: an unknown parameter, one without a value, one sent twice and one of the wrong type are named in the
+//! answer, not ignored; U+0000 goes no further; no value is repeated.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use super::shape;
 
-/// The parameters of a request. `T` denies unknown fields; a parameter without a value counts as absent.
+/// The parameters of a request. `T` denies unknown fields. A parameter without a value is refused: it comes from a
+/// variable that was empty by mistake, and a filter that is ignored would answer with everything.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<T>(pub T);
 
@@ -34,21 +35,18 @@ where
 /// 400 `bad_parameter`, naming the parameter.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     let mut seen = BTreeSet::new();
-    let mut kept = form_urlencoded::Serializer::new(String::new());
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         if name.contains('\0') || value.contains('\0') {
             return Err(Problem::bad_request("nul_character", "Leave out the character U+0000."));
         }
         if value.is_empty() {
-            continue;
+            return Err(bad(&name, "has no value: give it one or leave it out"));
         }
-        kept.append_pair(&name, &value);
         if let Some(name) = seen.replace(name) {
             return Err(bad(&name, "is sent more than once"));
         }
     }
-    let kept = kept.finish();
-    let reader = serde_urlencoded::Deserializer::new(form_urlencoded::parse(kept.as_bytes()));
+    let reader = serde_urlencoded::Deserializer::new(form_urlencoded::parse(text.as_bytes()));
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let name = error.path().to_string();
         bad(&name, &shape::explain(&error.into_inner().to_string()))
@@ -83,10 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn known_parameters_are_read_and_empty_ones_are_absent() {
+    fn known_parameters_are_read_and_may_be_left_out() {
         let list: List = parse("limit=5&status=stuck").unwrap();
         assert_eq!(list, List { limit: Some(5), status: Some(Status::Stuck) });
-        assert_eq!(parse::<List>("limit=&status=").unwrap(), List { limit: None, status: None });
+        assert_eq!(parse::<List>("&limit=5&").unwrap(), List { limit: Some(5), status: None });
         assert_eq!(parse::<List>("").unwrap(), List { limit: None, status: None });
     }
 
@@ -97,6 +95,11 @@ mod tests {
             ("status=secret", "`status`"),
             ("colour=secret", "`colour`"),
             ("limit=1&limit=2", "`limit`"),
+            // What an empty variable of a script makes of a filter.
+            ("status=", "`status`"),
+            ("limit=1&status", "`status`"),
+            ("colour=", "`colour`"),
+            ("limit=1&colour", "`colour`"),
         ];
         for (text, named) in cases {
             let problem = parse::<List>(text).unwrap_err();
