@@ -27,6 +27,34 @@ pub(crate) struct Intent {
     pub(crate) id: String,
     #[serde(flatten)]
     pub(crate) state: State,
+    #[serde(flatten)]
+    stated: Stated,
+}
+
+/// The amount as far as an answer names it.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Stated {
+    amount_minor: Option<i64>,
+    currency: Option<String>,
+}
+
+impl Intent {
+    /// An intent of which nothing but its state was told.
+    fn bare(id: &str, state: State) -> Self {
+        Self { id: id.to_owned(), state, stated: Stated::default() }
+    }
+
+    /// Whether nothing that the answer names of the amount speaks against `asked`.
+    pub(crate) fn agrees_with(&self, asked: &Money) -> bool {
+        self.stated.amount_minor.is_none_or(|minor| minor == asked.amount_minor)
+            && self.stated.currency.as_ref().is_none_or(|currency| *currency == asked.currency)
+    }
+
+    /// The amount, where the answer names all of it.
+    pub(crate) fn money(&self) -> Option<Money> {
+        let Stated { amount_minor, currency } = self.stated.clone();
+        Some(Money { amount_minor: amount_minor?, currency: currency? })
+    }
 }
 
 /// Where an intent stands.
@@ -141,12 +169,12 @@ impl Gateway {
     }
 
     /// Takes the money. An error leaves open whether it was taken.
-    pub(crate) async fn confirm(&self, id: &str) -> Result<State, Error> {
+    pub(crate) async fn confirm(&self, id: &str) -> Result<Intent, Error> {
         let answer = send(self.client.post(self.url(id, "/confirm"))).await?;
         match (answer.status, answer.code()) {
-            (StatusCode::OK, _) => answer.read::<Intent>().map(|intent| intent.state),
-            (StatusCode::PAYMENT_REQUIRED, _) => Ok(State::Declined),
-            (StatusCode::CONFLICT, "canceled") => Ok(State::Canceled),
+            (StatusCode::OK, _) => answer.read(),
+            (StatusCode::PAYMENT_REQUIRED, _) => Ok(Intent::bare(id, State::Declined)),
+            (StatusCode::CONFLICT, "canceled") => Ok(Intent::bare(id, State::Canceled)),
             (StatusCode::NOT_FOUND, _) => Err(Error::IntentUnknown),
             (status, _) => Err(Error::Status(status.as_u16())),
         }

@@ -115,6 +115,7 @@ fn problem(error: Error) -> Problem {
         | Error::Unanswered(_)
         | Error::Status(_)
         | Error::Shape(_)
-        | Error::IntentUnknown => Problem::internal(),
+        | Error::IntentUnknown
+        | Error::AmountUnknown => Problem::internal(),
     }
 }

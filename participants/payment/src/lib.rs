@@ -36,6 +36,9 @@ pub enum Error {
     /// The gateway does not know an intent that it created.
     #[error("the gateway does not know the intent")]
     IntentUnknown,
+    /// Neither the effect nor the gateway says how much was charged, so no refund could be checked.
+    #[error("it is not known how much was charged")]
+    AmountUnknown,
     /// The payment database failed.
     #[error("the payment database failed")]
     Database(#[source] db::Error),

@@ -3,6 +3,11 @@
 //! Must hold: a verdict is definite only when the gateway said so. A confirmation that was not answered may have
 //! taken the money, so the gateway is asked before anything is said, and what stays open is `Unknown`.
 //!
+//! Must hold, too: money that moved in another amount than asked is neither a success nor a refusal. A charge of
+//! another amount stays `Unknown`: it is not the effect that was asked for, yet money was taken. Its saga gets stuck
+//! with the effect held. A refund of another amount is refused with `refund_mismatch`: the charge still stands, in part
+//! or whole, and no repetition changes what this key refunded.
+//!
 //! A gateway that forgot an intent (404) leaves the effect `Unknown` for ever, in both verbs: the saga gets stuck,
 //! where a person can look at the gateway's books. An intent is created anew only while none was noted, that is, while
 //! no confirmation is known to have been tried; a process that died between creating and noting relies on the gateway
@@ -20,11 +25,14 @@ use saga_defs::{Outcome, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::{Canceled, Created, Gateway, State};
+use crate::gateway::{Canceled, Created, Gateway, Intent, State};
 use crate::{Error, Options, ledger};
 
 /// How long to leave the gateway alone after it left something open.
 const RETRY_AFTER_MS: u64 = 500;
+
+/// The gateway refunded another amount than was charged.
+const REFUND_MISMATCH: &str = "refund_mismatch";
 
 /// The participant `payment`.
 #[derive(Clone, Debug)]
@@ -71,28 +79,49 @@ impl Payment {
             Ok(Created::Malformed) => return refused(CONTRACT_VIOLATION, "the gateway can't read the request"),
             Err(error) => return unknown(effect, &error, None),
         };
-        let state = match intent.state {
+        if !intent.agrees_with(&charge.amount) {
+            return self.turn_away(effect, charge, &intent).await;
+        }
+        let intent = match intent.state {
             State::Created | State::Processing => match self.confirm(effect, &intent.id).await {
-                Ok(state) => state,
+                Ok(intent) => intent,
                 Err(error) => return unknown(effect, &error, Some(intent.id)),
             },
-            settled @ (State::Charged { .. } | State::Declined | State::Canceled) => settled,
+            State::Charged { .. } | State::Declined | State::Canceled => intent,
         };
-        match state {
-            State::Charged { charge_id } => succeeded(&Charged { charge_id, amount: charge.amount.clone() }),
+        match &intent.state {
+            State::Charged { .. } if !intent.agrees_with(&charge.amount) => {
+                log_other_amount(effect, charge, &intent);
+                open(Some(intent.id))
+            }
+            State::Charged { charge_id } => {
+                succeeded(&Charged { charge_id: charge_id.clone(), amount: charge.amount.clone() })
+            }
             State::Declined => refused(CARD_DECLINED, "the issuer declined the card"),
             State::Canceled => refused(CARD_DECLINED, "the gateway canceled the payment before it was charged"),
             State::Created | State::Processing => open(Some(intent.id)),
         }
     }
 
+    /// Takes no money under an intent of another amount: refused once the gateway said that none was or will be taken.
+    async fn turn_away(&self, effect: &Effect, charge: &Charge, intent: &Intent) -> Verdict {
+        log_other_amount(effect, charge, intent);
+        match self.gateway.cancel(&intent.id).await {
+            Ok(Canceled::Done) => {
+                refused(AMOUNT_MISMATCH, "the gateway made an intent of another amount; it is canceled")
+            }
+            Ok(Canceled::AlreadyCharged | Canceled::Processing) => open(Some(intent.id.clone())),
+            Err(error) => unknown(effect, &error, Some(intent.id.clone())),
+        }
+    }
+
     /// Takes the money; where no answer comes, asks what became of it.
-    async fn confirm(&self, effect: &Effect, id: &str) -> Result<State, Error> {
+    async fn confirm(&self, effect: &Effect, id: &str) -> Result<Intent, Error> {
         match self.gateway.confirm(id).await {
-            Ok(state) => Ok(state),
+            Ok(intent) => Ok(intent),
             Err(error) => {
                 log(effect, &error);
-                self.gateway.read(id).await.map(|intent| intent.state)
+                self.gateway.read(id).await
             }
         }
     }
@@ -123,9 +152,32 @@ impl Payment {
     }
 
     async fn refund(&self, effect: &Effect, id: &str) -> Result<Verdict, Error> {
+        let charged = self.charged(effect, id).await?;
         let key = provider_key(effect.command.key, Verb::Compensate);
         let refund = self.gateway.refund(id, &key).await?;
-        Ok(succeeded(&Undone::Refunded { refund_id: refund.refund_id.clone(), amount: refund.money() }))
+        let (refund_id, amount) = (refund.refund_id.clone(), refund.money());
+        if amount == charged {
+            return Ok(succeeded(&Undone::Refunded { refund_id, amount }));
+        }
+        tracing::error!(
+            %charged,
+            refunded = %amount,
+            refund_id,
+            saga_id = %effect.command.saga_id,
+            key = %effect.command.key,
+            "the gateway refunded another amount than was charged"
+        );
+        let message = format!("the gateway refunded {amount}, but {charged} had been charged");
+        Ok(refused(REFUND_MISMATCH, &message))
+    }
+
+    /// How much the refund must come to.
+    async fn charged(&self, effect: &Effect, id: &str) -> Result<Money, Error> {
+        match effect.output.as_ref().map(Charged::deserialize) {
+            Some(Ok(charged)) => Ok(charged.amount),
+            Some(Err(_)) => Err(Error::AmountUnknown),
+            None => self.gateway.read(id).await?.money().ok_or(Error::AmountUnknown),
+        }
     }
 }
 
@@ -192,6 +244,17 @@ fn unknown(effect: &Effect, error: &Error, provider_ref: Option<String>) -> Verd
     log(effect, error);
     // What a former call noted stays true.
     open(provider_ref.or_else(|| effect.provider_ref.clone()))
+}
+
+fn log_other_amount(effect: &Effect, charge: &Charge, intent: &Intent) {
+    tracing::error!(
+        asked = %charge.amount,
+        stated = intent.money().map(tracing::field::display),
+        intent = intent.id,
+        saga_id = %effect.command.saga_id,
+        key = %effect.command.key,
+        "the gateway speaks of another amount than was asked for"
+    );
 }
 
 fn log(effect: &Effect, error: &Error) {
