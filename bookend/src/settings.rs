@@ -92,6 +92,40 @@ pub enum LogFormat {
     Json,
 }
 
+/// Most items that a queue in memory may be told to hold.
+const ITEMS_MAX: u64 = 1_048_576;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// A number of the configuration, and what is accepted.
+struct Number {
+    key: &'static str,
+    value: u64,
+    min: u64,
+    max: u64,
+}
+
+impl Number {
+    /// A value that does not fit into 64 bits is above every maximum anyway.
+    fn new(key: &'static str, value: impl TryInto<u64>, min: u64, max: u64) -> Self {
+        Self { key, value: value.try_into().unwrap_or(u64::MAX), min, max }
+    }
+
+    fn wrong(self) -> Option<String> {
+        let Self { key, value, min, max } = self;
+        (value < min || value > max).then(|| format!("{key} is {value}; accepted is {min} to {max}"))
+    }
+}
+
+/// Whether paths can be appended to this address.
+fn is_base(text: &str) -> bool {
+    // The parser mends what a person got wrong, such as a slash too few or too many: the text itself must be right.
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let hosted = rest.is_some_and(|rest| !rest.starts_with(['/', '\\']));
+    let base = |url: reqwest::Url| url.has_host() && url.query().is_none() && url.fragment().is_none();
+    hosted && reqwest::Url::parse(text).is_ok_and(base)
+}
+
 /// Values given on the command line; they win.
 pub type Flags = Vec<(&'static str, config::Value)>;
 
@@ -127,7 +161,54 @@ impl Settings {
             builder = builder.set_override(key, value)?;
         }
         let config = builder.build().context("the configuration can't be read")?;
-        config.try_deserialize().context("the configuration does not fit; every key is documented by `bookend config`")
+        let settings: Self = config
+            .try_deserialize()
+            .context("the configuration does not fit; every key is documented by `bookend config`")?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Refuses what can be read but can't work, before anything starts; all of it is named.
+    fn check(&self) -> anyhow::Result<()> {
+        let mut wrong: Vec<String> = self.numbers().into_iter().filter_map(Number::wrong).collect();
+        let urls = [
+            ("payment.gateway_url", &self.payment.gateway_url),
+            ("notify.sms_url", &self.notify.sms_url),
+            ("notify.mail_url", &self.notify.mail_url),
+        ];
+        wrong.extend(urls.into_iter().filter(|(_, url)| !url.is_empty() && !is_base(url)).map(|(key, url)| {
+            format!("{key} is {url:?}; accepted is http:// or https:// with a host, and no query, or nothing")
+        }));
+        if wrong.is_empty() { Ok(()) } else { bail!("the configuration can't work: {}", wrong.join("; ")) }
+    }
+
+    /// Every number, with the range in which it works.
+    fn numbers(&self) -> Vec<Number> {
+        let Self { engine, participants, payment, notify, .. } = self;
+        vec![
+            Number::new("engine.workers", engine.workers, 1, 64),
+            Number::new("engine.queue", engine.queue, 1, ITEMS_MAX),
+            Number::new("engine.batch_max", engine.batch_max, 1, 4_096),
+            Number::new("engine.prefetch", engine.prefetch, 1, u64::from(u16::MAX)),
+            Number::new("engine.in_flight_max", engine.in_flight_max, 1, ITEMS_MAX),
+            Number::new("engine.relay_every_ms", engine.relay_every_ms, 1, HOUR_MS),
+            Number::new("engine.timers_every_ms", engine.timers_every_ms, 1, HOUR_MS),
+            Number::new("engine.hints_every_ms", engine.hints_every_ms, 1, HOUR_MS),
+            Number::new("engine.answer_within_ms", engine.answer_within_ms, 1, HOUR_MS),
+            Number::new("transport.capacity", self.transport.capacity, 1, ITEMS_MAX),
+            Number::new("participants.prefetch", participants.prefetch, 1, u64::from(u16::MAX)),
+            Number::new("participants.batch_max", participants.batch_max, 1, 4_096),
+            Number::new("participants.calls_max", participants.calls_max, 1, 65_536),
+            Number::new("participants.lease_ms", participants.lease_ms, 1, DAY_MS),
+            Number::new("payment.timeout_ms", payment.timeout_ms, 1, HOUR_MS),
+            Number::new("notify.timeout_ms", notify.timeout_ms, 1, HOUR_MS),
+            Number::new("notify.breaker_failures", notify.breaker_failures, 1, 1_000_000),
+            Number::new("notify.breaker_open_ms", notify.breaker_open_ms, 1, DAY_MS),
+            // A zero works in these: at once, none, without waiting.
+            Number::new("providers.slow_ms", self.providers.slow_ms, 0, HOUR_MS),
+            Number::new("seed.slots", self.seed.slots, 0, 1_000_000),
+            Number::new("shutdown.deadline_ms", self.shutdown.deadline_ms, 0, HOUR_MS),
+        ]
     }
 
     /// The data folder.
@@ -248,6 +329,82 @@ mod tests {
         let path = dir.path().join("bookend.toml");
         std::fs::write(&path, "[log]\nfilter = \"debug\"\n").unwrap();
         assert_eq!(Settings::from_sources(Some(&path), [], Vec::new()).unwrap().log.filter, "debug");
+    }
+
+    fn refusal(key: &'static str, value: impl Into<config::Value>) -> String {
+        let value = value.into();
+        match read(&[], vec![(key, value.clone())]) {
+            Ok(_) => panic!("{key} = {value} is accepted"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    #[test]
+    fn a_number_works_from_its_least_to_its_most_and_no_further() {
+        let numbers = read(&[], Vec::new()).unwrap().numbers();
+        for Number { key, min, max, .. } in numbers {
+            for accepted in [min, max] {
+                assert!(read(&[], vec![(key, accepted.into())]).is_ok(), "{key} = {accepted}");
+            }
+            let above = refusal(key, max + 1);
+            assert!(above.contains(&format!("{key} is {}; accepted is {min} to {max}", max + 1)), "{above}");
+            if min > 0 {
+                let zero = refusal(key, 0_u64);
+                assert!(zero.contains(&format!("{key} is 0; accepted is {min} to {max}")), "{zero}");
+            }
+        }
+    }
+
+    /// A key that is added without a range would be accepted whatever it says.
+    #[test]
+    fn every_number_of_the_manual_has_a_range() {
+        let manual = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build().unwrap();
+        let sections: Map<String, Map<String, config::Value>> = manual.try_deserialize().unwrap();
+        let mut documented: Vec<String> = Vec::new();
+        for (section, keys) in sections {
+            let numbers = keys.iter().filter(|(_, value)| matches!(value.kind, config::ValueKind::I64(_)));
+            documented.extend(numbers.map(|(key, _)| format!("{section}.{key}")));
+        }
+        let mut checked: Vec<String> =
+            read(&[], Vec::new()).unwrap().numbers().iter().map(|number| number.key.to_owned()).collect();
+        documented.sort();
+        checked.sort();
+        assert_eq!(documented, checked);
+    }
+
+    #[test]
+    fn an_address_that_can_not_be_called_is_refused() {
+        let bad = ["notaurl", "localhost:7890", "ftp://host", "http://", "http:///path", "http:host", "http://h?a=b"];
+        for key in ["payment.gateway_url", "notify.sms_url", "notify.mail_url"] {
+            for url in bad {
+                let refused = refusal(key, url);
+                assert!(refused.contains(key) && refused.contains(url) && refused.contains("https://"), "{refused}");
+            }
+            for url in ["", "http://127.0.0.1:7890", "https://gateway.example/base/", "http://[::1]:1"] {
+                assert!(read(&[], vec![(key, url.into())]).is_ok(), "{key} = {url}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_at_once() {
+        let flags = vec![("engine.queue", 0_u64.into()), ("payment.gateway_url", "notaurl".into())];
+        let refused = format!("{:#}", read(&[], flags).unwrap_err());
+        assert!(refused.contains("engine.queue") && refused.contains("payment.gateway_url"), "{refused}");
+    }
+
+    #[test]
+    fn a_file_with_the_reference_of_another_definition_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut other = saga_defs::catalog::booking();
+        let path = dir.path().join("booking.json");
+        let flags = || vec![("definitions.dir", config::Value::from(dir.path().display().to_string()))];
+        std::fs::write(&path, serde_json::to_string(&other).unwrap()).unwrap();
+        assert_eq!(read(&[], flags()).unwrap().catalog().unwrap().iter().count(), 1, "equal content is fine");
+        other.description = "Something else under the same name.".to_owned();
+        std::fs::write(&path, serde_json::to_string(&other).unwrap()).unwrap();
+        let refused = format!("{:#}", read(&[], flags()).unwrap().catalog().unwrap_err());
+        assert!(refused.contains("booking.json") && refused.contains("booking@1"), "{refused}");
     }
 
     #[test]
