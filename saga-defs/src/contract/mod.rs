@@ -24,7 +24,8 @@ pub struct Money {
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:02} {}", self.amount_minor / 100, self.amount_minor % 100, self.currency)
+        let (sign, minor) = (if self.amount_minor < 0 { "-" } else { "" }, self.amount_minor.unsigned_abs());
+        write!(f, "{sign}{}.{:02} {}", minor / 100, minor % 100, self.currency)
     }
 }
 
@@ -43,5 +44,19 @@ pub struct Patient {
 impl fmt::Debug for Patient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Patient(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_told_with_its_sign_once() {
+        let told = |amount_minor| Money { amount_minor, currency: "EUR".into() }.to_string();
+        assert_eq!(
+            [told(4_505), told(-4_550), told(-5), told(0)],
+            ["45.05 EUR", "-45.50 EUR", "-0.05 EUR", "0.00 EUR"]
+        );
     }
 }
