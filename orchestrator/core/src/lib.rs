@@ -1,6 +1,6 @@
 //! The saga state machine: what happens next, decided without IO, clock, randomness or logging.
 //!
-//! [`apply`] is the one door: it decides on an input, folds the events into the state and reads the commands off
+//! [`apply()`] is the one door: it decides on an input, folds the events into the state and reads the commands off
 //! the events. The engine performs what comes out. Must hold: `evolve` alone rebuilds the state from history and
 //! never evaluates a payload template, so old history stays readable under new code; state is a map of steps, never
 //! a cursor; a late or duplicate input is a row of a table, an impossible one a typed answer.

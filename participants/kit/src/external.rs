@@ -1,7 +1,7 @@
 //! The shape whose effects happen at a provider: an intent is committed first, the call runs outside every
 //! transaction, its verdict is committed after.
 //!
-//! Not for what a verdict changes: that is [`crate::verdict`]. Must hold: no call without a committed intent; an
+//! Not for what a verdict changes: that is the module `verdict`. Must hold: no call without a committed intent; an
 //! intent is never forgotten: until a definite verdict it is leased to a live run or due for the sweep; an item's
 //! reply leaves when that item is done, whatever its neighbours do.
 

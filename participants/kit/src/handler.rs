@@ -1,7 +1,7 @@
 //! What a participant's shapes have in common towards the queue: commands come in with a ticket, replies leave with
 //! it, and a delivery is acknowledged when all its tickets came back.
 //!
-//! Not for moving messages: that is [`crate::serve`]. Must hold: a handler that failed has answered nothing, so that
+//! Not for moving messages: that is [`crate::serve()`]. Must hold: a handler that failed has answered nothing, so that
 //! the very same batch can be handled again.
 
 use std::collections::BTreeMap;

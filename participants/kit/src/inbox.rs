@@ -1,7 +1,7 @@
 //! The inbox table of the participant contract, as a pure function: what a verb means for an effect, given what is
 //! known of that effect.
 //!
-//! Not for storing: rows live in [`crate::rows`], or in memory. Must hold: every combination has one entry, so that
+//! Not for storing: rows live in the module `rows`, or in memory. Must hold: every combination has one entry, so that
 //! each shape of participant answers alike; nothing here looks at a clock or at a payload.
 
 use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION, FENCED, NOTHING_TO_UNDO};
