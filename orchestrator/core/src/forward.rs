@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::compensation;
 use crate::draft::Draft;
 use crate::event::Event;
-use crate::state::{Cause, Decision, Effect, End, Failure, failure};
+use crate::state::{Cause, Decision, Effect, End, Failure, Phase, failure};
 
 /// Sends the first step that is not done, or completes the saga.
 pub(crate) fn advance(draft: &mut Draft<'_>) {
@@ -35,10 +35,11 @@ fn known_refusal(draft: &Draft<'_>, step: &str) -> Option<String> {
     }
 }
 
-/// The effect was made, while the saga is held for a person: known, but nothing moves.
+/// The effect was made, while the saga is held for a person: known, but nothing moves. A pivot commits all the same,
+/// unless its fence was asked: then only the fence's answer decides.
 pub(crate) fn noted(draft: &mut Draft<'_>, step: &str, output: &Value) {
     draft.emit(Event::Succeeded { step: step.to_owned(), output: output.clone() });
-    if draft.is_pivot(step) {
+    if draft.is_pivot(step) && draft.saga.phase == Phase::Forward {
         commit(draft);
     }
 }

@@ -288,6 +288,24 @@ fn a_contradiction_while_fencing_never_forgets_the_pivot() {
 }
 
 #[test]
+fn a_pivot_verdict_while_held_and_fenced_commits_nothing() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&confirm, Outcome::succeeded(outputs("confirmation"))), None);
+    desk.ends(Status::Stuck, None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::succeeded(json!({})));
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
 fn an_undo_that_succeeds_while_held_is_kept() {
     let mut desk = Desk::booking();
     desk.succeed("booking");
