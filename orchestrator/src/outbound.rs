@@ -81,5 +81,6 @@ impl Outbound {
 }
 
 fn message(row: &OutboxMessage) -> Message {
-    Message { id: row.id, queue: Queue::Participant(row.participant.clone()), body: Arc::clone(&row.body) }
+    let queue = Queue::Participant(row.participant.clone());
+    Message { id: row.id, queue, body: Arc::clone(&row.body), about: saga_defs::message::about(&row.body) }
 }

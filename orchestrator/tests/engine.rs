@@ -48,7 +48,7 @@ impl Puppet {
 
     fn reply(&self, command: &Command, outcome: Outcome) {
         let body = message::encode(&[command.reply(outcome)]).remove(0);
-        let message = Message { id: Uuid::new_v4(), queue: Queue::Replies, body: body.into() };
+        let message = Message::new(Uuid::new_v4(), Queue::Replies, body);
         self.publisher.publish(&[message]);
     }
 

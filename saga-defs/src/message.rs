@@ -244,13 +244,22 @@ fn join(batch: &mut Vec<String>) -> String {
 ///
 /// # Errors
 /// The outer error: the body is not JSON at all. Inner errors: that item is not of the expected shape or version.
-pub fn decode<T: Item>(body: &str) -> Result<Vec<Result<T, Error>>, Error> {
-    let value: Value = serde_json::from_str(body).map_err(Error::Json)?;
+pub fn decode<T: Item>(body: &[u8]) -> Result<Vec<Result<T, Error>>, Error> {
+    let value: Value = serde_json::from_slice(body).map_err(Error::Json)?;
     let values = match value {
         Value::Array(values) => values,
         other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => vec![other],
     };
     Ok(values.into_iter().map(decode_one).collect())
+}
+
+/// The saga that a body written by [`encode`] is about, or the first of several: for traces. Reads no more than it must,
+/// and nothing may be decided from it.
+#[must_use]
+pub fn about(body: &str) -> Option<Uuid> {
+    const MARK: &str = r#""saga_id":""#;
+    let start = body.find(MARK)? + MARK.len();
+    Uuid::try_parse(body.get(start..start + 36)?).ok()
 }
 
 fn decode_one<T: Item>(value: Value) -> Result<T, Error> {
@@ -277,13 +286,21 @@ mod tests {
     }
 
     #[test]
+    fn a_body_tells_what_it_is_about() {
+        assert_eq!(about(&encode(&[reply(7), reply(8)])[0]), Some(Uuid::from_u128(7)));
+        for silent in ["", "[]", r#"{"saga_id":"short"}"#, r#"{"saga_id":"""#] {
+            assert_eq!(about(silent), None, "{silent}");
+        }
+    }
+
+    #[test]
     fn one_is_an_object_many_are_arrays_within_limits() {
         assert!(encode(&[reply(1)])[0].starts_with('{'));
         let many: Vec<Reply> = (0..600).map(reply).collect();
         let bodies = encode(&many);
         assert_eq!(bodies.len(), 3);
         let back: Vec<Reply> =
-            bodies.iter().flat_map(|body| decode::<Reply>(body).unwrap()).map(Result::unwrap).collect();
+            bodies.iter().flat_map(|body| decode::<Reply>(body.as_bytes()).unwrap()).map(Result::unwrap).collect();
         assert_eq!(back, many);
         assert!(bodies.iter().all(|body| body.len() <= BATCH_BYTES_MAX));
     }
@@ -293,7 +310,7 @@ mod tests {
         let mut future = serde_json::to_value(reply(2)).unwrap();
         future["v"] = json!(99);
         let body = json!([reply(1), {"v": 1}, future, reply(3)]).to_string();
-        let items = decode::<Reply>(&body).unwrap();
+        let items = decode::<Reply>(body.as_bytes()).unwrap();
         assert!(items[0].is_ok() && items[3].is_ok());
         assert!(matches!(items[1], Err(Error::Json(_))));
         assert!(matches!(items[2], Err(Error::Version(99))));

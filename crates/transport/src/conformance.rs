@@ -37,7 +37,7 @@ pub trait Harness: Send + Sync + fmt::Debug {
 /// A message for [`QUEUE`].
 #[must_use]
 pub fn message(body: &str) -> Message {
-    Message { id: Uuid::new_v4(), queue: QUEUE, body: Arc::from(body) }
+    Message::new(Uuid::new_v4(), QUEUE, body)
 }
 
 fn numbered(count: usize) -> Vec<Message> {
@@ -72,7 +72,7 @@ async fn receive(consumer: &mut dyn Consumer, count: usize) -> Vec<Delivery> {
 }
 
 fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
-    deliveries.iter().map(|delivery| &*delivery.body).collect()
+    deliveries.iter().map(|delivery| std::str::from_utf8(&delivery.body).expect("text was sent")).collect()
 }
 
 fn tags(deliveries: &[Delivery]) -> Vec<u64> {

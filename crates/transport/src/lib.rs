@@ -26,6 +26,8 @@ pub enum Queue {
     Participant(String),
     /// Replies, shared by all orchestrators.
     Replies,
+    /// What could not be handled, for a person to look at; taken by any orchestrator.
+    DeadLetters,
 }
 
 impl Queue {
@@ -35,6 +37,18 @@ impl Queue {
         match self {
             Self::Participant(name) => format!("bookend.{name}"),
             Self::Replies => "bookend.replies".to_owned(),
+            Self::DeadLetters => "bookend.dead".to_owned(),
+        }
+    }
+
+    /// The queue of this name, as [`Queue::name`] gives it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name.strip_prefix("bookend.")? {
+            "replies" => Some(Self::Replies),
+            "dead" => Some(Self::DeadLetters),
+            "" => None,
+            participant => Some(Self::Participant(participant.to_owned())),
         }
     }
 }
@@ -48,6 +62,22 @@ pub struct Message {
     pub queue: Queue,
     /// A JSON object, or an array of them.
     pub body: Arc<str>,
+    /// The saga it is about, or one of them: for tools and traces. Nothing is decided from it.
+    pub about: Option<Uuid>,
+}
+
+impl Message {
+    /// A message about no saga in particular.
+    #[must_use]
+    pub fn new(id: Uuid, queue: Queue, body: impl Into<Arc<str>>) -> Self {
+        Self { id, queue, body: body.into(), about: None }
+    }
+
+    /// The same message, told to be about a saga.
+    #[must_use]
+    pub fn about(self, saga_id: Uuid) -> Self {
+        Self { about: Some(saga_id), ..self }
+    }
 }
 
 impl fmt::Debug for Message {
@@ -86,6 +116,9 @@ pub trait Publisher: Send + Sync + fmt::Debug {
     /// Waits for the fate of at least one message and returns all that is known. Cancel-safe: nothing is lost
     /// when the future is dropped. At most one caller at a time.
     async fn settled(&self) -> Vec<Settled>;
+
+    /// Tells every consumer of hints, in this process and in others, without waiting. May be lost.
+    fn hint(&self, body: &str);
 }
 
 /// A message as a consumer gets it. `Debug` shows no body.
@@ -93,8 +126,19 @@ pub trait Publisher: Send + Sync + fmt::Debug {
 pub struct Delivery {
     /// Names the delivery to its consumer.
     pub tag: u64,
-    /// The message's body.
-    pub body: Arc<str>,
+    /// The message's body, whatever somebody put into the queue.
+    pub body: Arc<[u8]>,
+    /// How the message came to [`Queue::DeadLetters`], when a broker put it there.
+    pub died: Option<Died>,
+}
+
+/// Why a broker gave up on a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// The name of the queue it was in.
+    pub queue: String,
+    /// The broker's word: `rejected`, `delivery_limit`, `expired` or `maxlen`.
+    pub reason: String,
 }
 
 impl fmt::Debug for Delivery {
@@ -114,6 +158,13 @@ pub trait Consumer: Send + fmt::Debug {
     async fn acknowledge(&mut self, tags: &[u64]);
 }
 
+/// Hears what publishers hint at. What was hinted at before it was made is not heard.
+#[async_trait]
+pub trait Hints: Send + fmt::Debug {
+    /// Waits for the next hint. `None` when the transport has closed. Cancel-safe.
+    async fn next(&mut self) -> Option<Arc<str>>;
+}
+
 /// A way to move messages.
 pub trait Transport: Send + Sync + fmt::Debug {
     /// A publisher with a stream of fates of its own.
@@ -121,4 +172,10 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
     /// A consumer of `queue` that holds at most `prefetch` unacknowledged messages.
     fn consumer(&self, queue: &Queue, prefetch: usize) -> Box<dyn Consumer>;
+
+    /// A consumer of hints.
+    fn hints(&self) -> Box<dyn Hints>;
+
+    /// What keeps messages from moving right now, in words for an operator; none when they move.
+    fn trouble(&self) -> Option<String>;
 }

@@ -5,10 +5,10 @@
 
 use crate::Queue;
 
-/// The queues for these participants and the replies, each once, in a fixed order.
+/// The queues for these participants, the replies and the dead letters, each once, in a fixed order.
 pub fn queues<N: Into<String>>(participants: impl IntoIterator<Item = N>) -> Vec<Queue> {
     let mut queues: Vec<Queue> = participants.into_iter().map(|name| Queue::Participant(name.into())).collect();
-    queues.push(Queue::Replies);
+    queues.extend([Queue::Replies, Queue::DeadLetters]);
     queues.sort();
     queues.dedup();
     queues
@@ -19,8 +19,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_queue_is_found_by_its_name() {
+        for queue in queues(["booking"]) {
+            assert_eq!(Queue::named(&queue.name()), Some(queue));
+        }
+        assert_eq!(Queue::named("bookend."), None);
+        assert_eq!(Queue::named("booking"), None);
+    }
+
+    #[test]
     fn the_list_is_the_same_in_whatever_order_participants_are_named() {
-        let expected = ["bookend.booking", "bookend.payment", "bookend.replies"];
+        let expected = ["bookend.booking", "bookend.payment", "bookend.replies", "bookend.dead"];
         for names in [vec!["payment", "booking"], vec!["booking", "payment", "booking"]] {
             assert_eq!(queues(names).iter().map(Queue::name).collect::<Vec<_>>(), expected);
         }

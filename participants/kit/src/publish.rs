@@ -93,14 +93,14 @@ impl Outgoing {
             return self.give_back(tickets).await;
         }
         self.last += 1;
-        let origin = replies[0].command_id;
+        let (origin, about) = (replies[0].command_id, replies[0].saga_id);
         let bodies = message::encode(&replies);
         self.groups.insert(self.last, Group { tickets, unconfirmed: bodies.len() });
         for (n, body) in bodies.into_iter().enumerate() {
             // Unlike any other of this publisher, and the same whenever it is handed over again.
             let id = Uuid::new_v5(&origin, format!("{}/{n}", self.last).as_bytes());
             self.group_of.insert(id, self.last);
-            self.waiting.push_back(Message { id, queue: Queue::Replies, body: body.into() });
+            self.waiting.push_back(Message::new(id, Queue::Replies, body).about(about));
         }
         self.publish();
         true

@@ -173,7 +173,7 @@ async fn receive<'a>(
 
 /// The readable commands for this participant. The others are counted and dropped: asking again would not mend them,
 /// and the engine learns from silence.
-fn read(participant: &'static str, body: &str) -> Vec<Command> {
+fn read(participant: &'static str, body: &[u8]) -> Vec<Command> {
     let items = message::decode::<Command>(body).unwrap_or_else(|error| vec![Err(error)]);
     let mut commands = Vec::with_capacity(items.len());
     for item in items {

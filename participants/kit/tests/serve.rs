@@ -44,7 +44,7 @@ impl Engine {
     fn send(&mut self, body: String) -> Message {
         self.sent += 1;
         let queue = Queue::Participant("memory".to_owned());
-        let message = Message { id: Uuid::from_u128(self.sent), queue, body: body.into() };
+        let message = Message::new(Uuid::from_u128(self.sent), queue, body);
         assert_eq!(self.publisher.publish(std::slice::from_ref(&message)), [Handed::Over]);
         message
     }

@@ -13,12 +13,15 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 pub use faults::{Bites, Faults};
 use state::{State, Taken};
 
-use crate::{Consumer, Delivery, Handed, Message, Publisher, Queue, Settled, Transport};
+use crate::{Consumer, Delivery, Handed, Hints, Message, Publisher, Queue, Settled, Transport};
+
+/// Hints that a slow consumer may leave waiting; older ones are lost to it.
+const HINTS_MAX: usize = 1_024;
 
 /// What an in-process transport is made of.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct InProcess {
 struct Shared {
     state: Mutex<State>,
     bells: BTreeMap<Queue, Bells>,
+    /// Gone when the transport has closed.
+    hints: Mutex<Option<broadcast::Sender<Arc<str>>>>,
 }
 
 /// Rung after every change that somebody may wait for.
@@ -54,6 +59,10 @@ impl Shared {
     /// No call panics half-way through a change, so a poisoned lock still guards a sound state.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hints(&self) -> MutexGuard<'_, Option<broadcast::Sender<Arc<str>>>> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ring_arrived(&self, queue: &Queue) {
@@ -75,12 +84,14 @@ impl InProcess {
     pub fn new(options: &Options) -> Self {
         let state = State::new(&options.queues, options.capacity.max(1), options.faults);
         let bells = options.queues.iter().map(|queue| (queue.clone(), Bells::default())).collect();
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), bells }) }
+        let hints = Mutex::new(Some(broadcast::Sender::new(HINTS_MAX)));
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), bells, hints }) }
     }
 
     /// Ends all consumers. Messages nobody acknowledged are not confirmed; no more are taken.
     pub fn close(&self) {
         self.shared.state().close();
+        *self.shared.hints() = None;
         for bells in self.shared.bells.values() {
             bells.arrived.notify_waiters();
         }
@@ -124,6 +135,14 @@ impl Transport for InProcess {
             tracing::error!(queue = queue.name(), "a queue without a name in the topology has no messages");
         }
         Box::new(Receiver { shared: Arc::clone(&self.shared), queue: queue.clone(), number })
+    }
+
+    fn hints(&self) -> Box<dyn Hints> {
+        Box::new(Heard { hints: self.shared.hints().as_ref().map(broadcast::Sender::subscribe) })
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
     }
 }
 
@@ -177,6 +196,33 @@ impl Publisher for Handle {
                 return settled;
             }
             rung.await;
+        }
+    }
+
+    fn hint(&self, body: &str) {
+        if let Some(hints) = &*self.shared.hints() {
+            // Without a consumer there is nobody to tell.
+            let _ = hints.send(Arc::from(body));
+        }
+    }
+}
+
+/// A consumer of hints; none when the transport had closed before.
+#[derive(Debug)]
+struct Heard {
+    hints: Option<broadcast::Receiver<Arc<str>>>,
+}
+
+#[async_trait]
+impl Hints for Heard {
+    async fn next(&mut self) -> Option<Arc<str>> {
+        let hints = self.hints.as_mut()?;
+        loop {
+            match hints.recv().await {
+                Ok(hint) => return Some(hint),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
         }
     }
 }

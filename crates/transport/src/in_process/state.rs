@@ -189,7 +189,7 @@ impl State {
             break envelope;
         };
         let tag = self.number();
-        let delivery = Delivery { tag, body: Arc::clone(&envelope.body) };
+        let delivery = Delivery { tag, body: Arc::from(envelope.body.as_bytes()), died: None };
         self.holders.get_mut(&consumer)?.unacknowledged.insert(tag, envelope);
         Some(delivery)
     }

@@ -52,7 +52,7 @@ fn troubled(faults: Faults) -> InProcess {
 }
 
 /// Sends numbered messages, again when they were lost, and notes what arrived, in order.
-async fn exchange(transport: &InProcess, count: usize) -> Vec<Arc<str>> {
+async fn exchange(transport: &InProcess, count: usize) -> Vec<Arc<[u8]>> {
     let publisher = transport.publisher();
     let mut consumer = transport.consumer(&QUEUE, 8);
     let mut open: BTreeMap<_, _> = (0..count).map(|n| message(&n.to_string())).map(|m| (m.id, m)).collect();

@@ -231,7 +231,7 @@ async fn participate(mut consumer: Box<dyn Consumer>, publisher: Arc<dyn Publish
             for command in commands.into_iter().map(|item| item.expect("commands can be read")) {
                 if let Some(outcome) = outcome(&command) {
                     let body = message::encode(&[command.reply(outcome)]).remove(0);
-                    publisher.publish(&[Message { id: Uuid::new_v4(), queue: Queue::Replies, body: body.into() }]);
+                    publisher.publish(&[Message::new(Uuid::new_v4(), Queue::Replies, body)]);
                 }
             }
             consumer.acknowledge(&[delivery.tag]).await;

@@ -204,7 +204,7 @@ impl World {
 pub(super) fn commands(messages: &[OutboxMessage]) -> BTreeMap<String, Vec<Command>> {
     let mut commands: BTreeMap<String, Vec<Command>> = BTreeMap::new();
     for message in messages {
-        let items = message::decode::<Command>(&message.body).expect("the body is JSON");
+        let items = message::decode::<Command>(message.body.as_bytes()).expect("the body is JSON");
         let items = items.into_iter().map(|item| item.expect("the item is a command"));
         commands.entry(message.participant.clone()).or_default().extend(items);
     }
