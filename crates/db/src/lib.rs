@@ -4,72 +4,33 @@
 //! future dropped around BEGIN can leave a pooled session inside a transaction; on SQLite every writing
 //! transaction is IMMEDIATE and there is one writer; statements are never logged, they may hold personal data.
 
+mod error;
+
+mod sqlite;
+
+mod postgres;
+
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use error::Error;
+pub use postgres::PostgresOptions;
 use runtime::{Clock, SystemClock};
 use saga_defs::Timestamp;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait,
 };
-
-/// Why the database did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Busy, unreachable or out of connections: the same call may work later.
-    #[error("the database is busy or out of reach")]
-    Transient(#[source] DbErr),
-    /// The statement or the data is wrong: the same call will fail again.
-    #[error("the database refused a statement")]
-    Bug(#[source] DbErr),
-    /// COMMIT was sent and failed: the transaction may have happened all the same.
-    #[error("a commit failed, and its fate is unknown")]
-    UnknownCommit(#[source] DbErr),
-    /// The task of a transaction ended without an answer: its fate is unknown.
-    #[error("a transaction ended without an answer")]
-    Unknown,
-}
-
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        if is_transient(&error) { Self::Transient(error) } else { Self::Bug(error) }
-    }
-}
-
-impl Error {
-    /// Whether the same call may work later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown => true,
-            Self::Bug(_) => false,
-        }
-    }
-}
-
-fn is_transient(error: &DbErr) -> bool {
-    let text = match error {
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return true,
-        DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner)) => inner.to_string(),
-        _ => return false,
-    };
-    // SQLITE_BUSY and SQLITE_LOCKED have no code in the portable error type.
-    text.contains("database is locked") || text.contains("database table is locked") || text.contains("disk is full")
-}
 
 /// How often a transaction that met a busy database is tried.
 const ATTEMPTS_MAX: u32 = 5;
-/// How long a connection waits for the writer's lock.
-const BUSY_TIMEOUT_MS: u64 = 5_000;
 /// Connections that only read.
 const READERS: u32 = 4;
 
-/// One owner's database: a writer, readers, and the database's clock.
+/// One owner's database: a writer, readers, and the database's clock. On PostgreSQL all sessions are alike.
 #[derive(Clone)]
 pub struct Db {
     writer: DatabaseConnection,
@@ -92,9 +53,25 @@ impl Db {
     /// # Errors
     /// When the file can't be opened.
     pub async fn open_sqlite(path: &Path) -> Result<Self, Error> {
-        let writer = connect_sqlite(path, 1).await?;
-        let reader = connect_sqlite(path, READERS).await?;
+        let writer = sqlite::connect(path, 1).await?;
+        let reader = sqlite::connect(path, READERS).await?;
         Ok(Self { writer, reader, clock: Arc::new(SystemClock) })
+    }
+
+    /// Opens a schema of a PostgreSQL database. The schema need not be there yet: migrations make it.
+    ///
+    /// # Errors
+    /// When the server can't be reached or is a standby.
+    pub async fn open_postgres(options: &PostgresOptions) -> Result<Self, Error> {
+        let pool = postgres::connect(options).await?;
+        let clock = postgres::ServerClock::start(pool.clone()).await?;
+        Ok(Self { writer: pool.clone(), reader: pool, clock })
+    }
+
+    /// Which dialect the database speaks: SQLite or PostgreSQL.
+    #[must_use]
+    pub fn backend(&self) -> DbBackend {
+        self.writer.get_database_backend()
     }
 
     /// The same database with another clock, for tests.
@@ -145,6 +122,19 @@ impl Db {
         task.await.map_err(|_| Error::Unknown)?
     }
 
+    /// Runs one writing statement that commits itself, in a task that nothing cancels, and returns its rows. On
+    /// PostgreSQL: the hot path's way around BEGIN.
+    ///
+    /// # Errors
+    /// As [`Db::transaction`]. Never tried again here.
+    #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
+    pub async fn statement(&self, statement: Statement) -> Result<Vec<QueryResult>, Error> {
+        let writer = self.writer.clone();
+        // All rows are read, which includes the server's word that the commit is done.
+        let task = tokio::spawn(async move { writer.query_all_raw(statement).await });
+        task.await.map_err(|_| Error::Unknown)?.map_err(Error::of_commit)
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         // An error on closing leaves nothing to do: WAL recovery runs at the next opening.
@@ -161,31 +151,11 @@ where
         TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
     let tx = writer.begin_with_options(options).await?;
     match work(&tx).await {
-        Ok(value) => tx.commit().await.map(|()| value).map_err(Error::UnknownCommit),
+        Ok(value) => tx.commit().await.map(|()| value).map_err(Error::of_commit),
         Err(error) => {
-            tx.rollback().await?;
+            // A rollback that fails has lost its session, and the transaction with it.
+            let _ = tx.rollback().await;
             Err(error.into())
         }
     }
-}
-
-async fn connect_sqlite(path: &Path, connections: u32) -> Result<DatabaseConnection, Error> {
-    let url = format!("sqlite://{}?mode=rwc", path.display());
-    let mut options = ConnectOptions::new(url);
-    options
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(Duration::from_secs(10))
-        .sqlx_logging(false)
-        .record_stmt_in_spans(false)
-        .map_sqlx_sqlite_opts(|options| {
-            options
-                .pragma("journal_mode", "WAL")
-                .pragma("synchronous", "FULL")
-                .pragma("foreign_keys", "ON")
-                .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
-        });
-    let connection = Database::connect(options).await?;
-    connection.execute_unprepared("select 1").await?;
-    Ok(connection)
 }

@@ -1,0 +1,112 @@
+//! Why the database did not do what was asked, in three families: transient, bug, unknown.
+//!
+//! Must hold: what is called transient has changed nothing; what may have happened all the same is called unknown.
+
+use sea_orm::sqlx::Error as Driver;
+use sea_orm::{DbErr, RuntimeErr};
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Busy, unreachable or out of connections: the same call may work later.
+    #[error("the database is busy or out of reach")]
+    Transient(#[source] DbErr),
+    /// The statement or the data is wrong: the same call will fail again.
+    #[error("the database refused a statement")]
+    Bug(#[source] DbErr),
+    /// The change was sent and no answer came: it may have happened all the same.
+    #[error("a commit failed, and its fate is unknown")]
+    UnknownCommit(#[source] DbErr),
+    /// The task of a transaction ended without an answer: its fate is unknown.
+    #[error("a transaction ended without an answer")]
+    Unknown,
+    /// The name can't be a schema's.
+    #[error("{0:?} can't be a schema's name: 1 to 48 lower-case letters, digits and underscores, a letter first")]
+    SchemaName(String),
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        if is_transient(&error) { Self::Transient(error) } else { Self::Bug(error) }
+    }
+}
+
+impl Error {
+    /// Whether the same call may work later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown => true,
+            Self::Bug(_) | Self::SchemaName(_) => false,
+        }
+    }
+
+    /// The error of a change whose commit was under way.
+    pub(crate) fn of_commit(error: DbErr) -> Self {
+        if is_definite(&error) { error.into() } else { Self::UnknownCommit(error) }
+    }
+}
+
+fn driver(error: &DbErr) -> Option<&Driver> {
+    match error {
+        DbErr::Exec(RuntimeErr::SqlxError(inner))
+        | DbErr::Query(RuntimeErr::SqlxError(inner))
+        | DbErr::Conn(RuntimeErr::SqlxError(inner)) => Some(inner),
+        _ => None,
+    }
+}
+
+fn is_transient(error: &DbErr) -> bool {
+    match (error, driver(error)) {
+        (DbErr::ConnectionAcquire(_) | DbErr::Conn(_), _) => true,
+        (_, Some(Driver::Database(said))) => said.code().is_some_and(|code| is_transient_code(&code)),
+        (
+            _,
+            Some(Driver::Io(_) | Driver::Tls(_) | Driver::PoolTimedOut | Driver::PoolClosed | Driver::WorkerCrashed),
+        ) => true,
+        // What a broken connection leaves half-read.
+        (_, Some(Driver::Protocol(_))) => true,
+        (_, _) => false,
+    }
+}
+
+/// SQLSTATE classes of PostgreSQL (documentation, appendix A), and result codes of SQLite.
+fn is_transient_code(code: &str) -> bool {
+    // A connection was lost; a transaction must be repeated; resources are short; an operator or a limit stepped in;
+    // the system failed.
+    let classes = ["08", "40", "53", "57", "58"];
+    // A lock was not to be had; the server became a standby.
+    let codes = ["55P03", "25006"];
+    // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL, plain and extended: the low byte is the primary code.
+    let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 13));
+    let postgres = code.len() == 5 && (classes.iter().any(|class| code.starts_with(class)) || codes.contains(&code));
+    if code.len() == 5 { postgres } else { sqlite }
+}
+
+/// Whether the server itself said that it did not commit, or was never asked to.
+fn is_definite(error: &DbErr) -> bool {
+    match (error, driver(error)) {
+        (DbErr::ConnectionAcquire(_), _) => true,
+        // A server that is going down (class 57, but for a cancelled statement) may have committed before.
+        (_, Some(Driver::Database(said))) => said.code().is_some_and(|code| {
+            code == "57014" || !["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
+        }),
+        (_, Some(Driver::PoolTimedOut | Driver::PoolClosed)) => true,
+        (_, _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_fall_into_families() {
+        for transient in ["5", "6", "13", "517", "262", "40001", "40P01", "57P01", "57014", "53300", "08006", "55P03"] {
+            assert!(is_transient_code(transient), "{transient}");
+        }
+        for bug in ["1", "19", "2067", "1555", "23505", "42P01", "22P02", "21000"] {
+            assert!(!is_transient_code(bug), "{bug}");
+        }
+    }
+}

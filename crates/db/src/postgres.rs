@@ -1,0 +1,159 @@
+//! Opens PostgreSQL: one owner's schema, with limits on every wait, and never on a standby.
+//!
+//! Must hold: a session that can't write is refused when it is made, so that a pool never mixes primary and standby;
+//! the time is the server's, read over and over, because orchestrators on several machines must agree on what is due.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use runtime::Clock;
+use saga_defs::Timestamp;
+use sea_orm::sqlx::{Executor, Row};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement};
+use tokio::time::Instant;
+
+use crate::Error;
+
+/// How often the server's time is read.
+const TIME_EVERY: Duration = Duration::from_secs(5);
+/// A session that was idle for longer is tested before it is used.
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// Where an owner's tables are, and how long anything may take there. `Debug` shows no URL: it may hold a password.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// The owner's schema.
+    pub schema: String,
+    /// Sessions at most.
+    pub connections: u32,
+    /// What the sessions are called in `pg_stat_activity`.
+    pub application: String,
+    /// A statement that takes longer is cancelled by the server. Zero: never.
+    pub statement_timeout: Duration,
+    /// A statement that waits longer for a lock is cancelled by the server. Zero: never.
+    pub lock_timeout: Duration,
+    /// A session that is idle in a transaction for longer is ended by the server. Zero: never.
+    pub idle_in_transaction: Duration,
+    /// How long a caller waits for a session.
+    pub acquire_timeout: Duration,
+}
+
+impl std::fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresOptions").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl PostgresOptions {
+    /// The usual limits.
+    #[must_use]
+    pub fn new(url: impl Into<String>, schema: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            schema: schema.into(),
+            connections: 8,
+            application: "bookend".to_owned(),
+            statement_timeout: Duration::from_secs(5),
+            lock_timeout: Duration::from_secs(2),
+            idle_in_transaction: Duration::from_secs(15),
+            acquire_timeout: Duration::from_secs(3),
+        }
+    }
+
+    /// Without limits on statements: building an index may take its time.
+    #[must_use]
+    pub fn for_migrations(self) -> Self {
+        let never = Duration::ZERO;
+        Self { statement_timeout: never, lock_timeout: never, idle_in_transaction: never, connections: 2, ..self }
+    }
+}
+
+pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnection, Error> {
+    let name = &options.schema;
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.len() > 48 || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(fits) {
+        return Err(Error::SchemaName(name.clone()));
+    }
+    let ms = |limit: Duration| limit.as_millis().to_string();
+    let session = [
+        ("search_path", name.clone()),
+        ("statement_timeout", ms(options.statement_timeout)),
+        ("lock_timeout", ms(options.lock_timeout)),
+        ("idle_in_transaction_session_timeout", ms(options.idle_in_transaction)),
+        // A server whose client died notices within this time instead of working on.
+        ("client_connection_check_interval", "5000".to_owned()),
+        ("tcp_user_timeout", "10000".to_owned()),
+    ];
+    let application = options.application.clone();
+    let mut connect = ConnectOptions::new(&options.url);
+    connect
+        .max_connections(options.connections.max(2))
+        .min_connections(0)
+        .connect_timeout(options.acquire_timeout)
+        .acquire_timeout(options.acquire_timeout)
+        .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .map_sqlx_postgres_opts(move |options| options.application_name(&application).options(session.clone()))
+        .map_sqlx_postgres_pool_opts(|options| {
+            options.after_connect(|session, _| {
+                Box::pin(async move {
+                    let row = session.fetch_one("select pg_is_in_recovery()").await?;
+                    if row.try_get::<bool, _>(0)? {
+                        return Err(sea_orm::sqlx::Error::Configuration("the server is a standby".into()));
+                    }
+                    Ok(())
+                })
+            })
+        });
+    Ok(Database::connect(connect).await?)
+}
+
+/// The server's time: what it said last, and the time that has passed here since.
+#[derive(Debug)]
+pub(crate) struct ServerClock {
+    read: Mutex<(Timestamp, Instant)>,
+}
+
+impl ServerClock {
+    /// Reads the server's time now, and again every now and then for as long as somebody holds the clock.
+    pub(crate) async fn start(connection: DatabaseConnection) -> Result<Arc<Self>, Error> {
+        let clock = Arc::new(Self { read: Mutex::new(read(&connection).await?) });
+        keep(Arc::downgrade(&clock), connection);
+        Ok(clock)
+    }
+}
+
+impl Clock for ServerClock {
+    fn now(&self) -> Timestamp {
+        let (said, at) = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        Timestamp(said.0.saturating_add(i64::try_from(at.elapsed().as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "ends with the clock, which no task of a caller outlives")]
+fn keep(clock: Weak<ServerClock>, connection: DatabaseConnection) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(TIME_EVERY).await;
+            let Some(clock) = clock.upgrade() else { return };
+            match read(&connection).await {
+                Ok(now) => *clock.read.lock().unwrap_or_else(PoisonError::into_inner) = now,
+                Err(error) => tracing::debug!(error = %error, "the server's time could not be read"),
+            }
+        }
+    });
+}
+
+async fn read(connection: &DatabaseConnection) -> Result<(Timestamp, Instant), Error> {
+    let text = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
+    let asked = Instant::now();
+    let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, text)).await?;
+    let answered = Instant::now();
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the server's time".to_owned()))?;
+    let said: i64 = row.try_get_by_index(0)?;
+    // It was read about half-way between question and answer.
+    Ok((Timestamp(said), asked + (answered - asked) / 2))
+}
