@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use saga_core::{Action, FORMAT, Operation};
+use saga_core::{Action, Operation};
 use saga_defs::catalog::{Catalog, Loaded};
-use saga_defs::{Definition, ids};
-use saga_store::{PublishedDefinition, StartKey, State, Store};
+use saga_defs::ids;
+use saga_store::{StartKey, State, Store};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use transport::{Queue, Transport};
 use uuid::Uuid;
 
+use crate::definitions::Definitions;
 use crate::entropy::Entropy;
 use crate::hints::Hints;
 use crate::options::Options;
@@ -21,7 +22,7 @@ use crate::outbound::Outbound;
 use crate::request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, OperateWork, StartVerdict, StartWork, Work};
-use crate::{Error, gauges, hints, relay, replies, timers, worker};
+use crate::{Error, gauges, handover, hints, relay, replies, timers, worker};
 
 /// A running engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,19 +43,21 @@ impl Engine {
         tasks: &Tasks,
         options: Options,
     ) -> Result<Self, Error> {
-        let catalog = publish(&*store, catalog).await?;
+        let definitions = Definitions::publish(&*store, catalog).await?;
         if options.alone {
             store.release_outbox().await?;
         }
         let (workers, queues): (Vec<_>, Vec<_>) =
             (0..options.workers.max(1)).map(|_| mpsc::channel(options.queue)).unzip();
         let consumer = transport.consumer(&Queue::Replies, options.prefetch);
+        let (foreign, given) = mpsc::channel(handover::ROUND_MAX);
         let shared = Arc::new(Shared {
             outbound: Outbound::new(transport.publisher(), options.in_flight_max),
             hints: Hints::default(),
+            foreign,
             tasks: tasks.clone(),
             store,
-            catalog,
+            definitions,
             entropy,
             options,
             workers,
@@ -66,6 +69,10 @@ impl Engine {
         tasks.spawn_vital("relay", relay::run(Arc::clone(&shared)));
         tasks.spawn_vital("timers", timers::run(Arc::clone(&shared)));
         tasks.spawn_vital("hints", hints::run(Arc::clone(&shared)));
+        if !shared.options.alone {
+            tasks.spawn_vital("hear", hints::hear(Arc::clone(&shared), transport.hints()));
+        }
+        tasks.spawn_vital("handover", handover::run(Arc::clone(&shared), transport.publisher(), given));
         tasks.spawn_vital("gauges", gauges::run(Arc::clone(&shared)));
         tasks.spawn_vital("replies", replies::run(Arc::clone(&shared), consumer));
         Ok(Self { shared })
@@ -73,8 +80,8 @@ impl Engine {
 
     /// The definitions in use.
     #[must_use]
-    pub fn catalog(&self) -> &Catalog {
-        &self.shared.catalog
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.definitions.known()
     }
 
     /// The store, for reading.
@@ -83,12 +90,21 @@ impl Engine {
         &self.shared.store
     }
 
+    /// The definition of this reference; another instance may have published it just now.
+    async fn find(&self, reference: &str) -> Option<Arc<Loaded>> {
+        if let Some(loaded) = self.catalog().find(reference) {
+            return Some(loaded);
+        }
+        self.shared.definitions.look_again(&*self.shared.store).await;
+        self.catalog().find(reference)
+    }
+
     /// Starts a saga, or finds the one that an equal request started.
     ///
     /// # Errors
     /// When there was no answer; ask again with the same key.
     pub async fn begin(&self, request: StartRequest) -> Result<StartAnswer, Error> {
-        let Some(loaded) = self.shared.catalog.find(&request.definition) else {
+        let Some(loaded) = self.find(&request.definition).await else {
             return Ok(StartAnswer::UnknownDefinition);
         };
         let problems = loaded.input_problems(&request.input);
@@ -149,7 +165,8 @@ impl Engine {
                 Operated::Applied { snapshot, operation_id, replayed: repeated }
             }
             OperateVerdict::Refused { snapshot, refusal } => Operated::Refused { snapshot, refusal },
-            OperateVerdict::Unreadable => Operated::NotFound,
+            OperateVerdict::NotFound => Operated::NotFound,
+            OperateVerdict::Foreign => return Err(Error::Foreign),
         })
     }
 
@@ -161,18 +178,20 @@ impl Engine {
         }
     }
 
-    /// The saga as it is now; none when there is no such saga, or this build can't read it.
+    /// The saga as it is now; none when there is no such saga.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, or this build can't read the saga.
     pub async fn get(&self, saga_id: Uuid) -> Result<Option<Snapshot>, Error> {
         let mut loaded = self.shared.store.load(&[saga_id]).await?;
         let Some(stored) = loaded.sagas.remove(&saga_id) else { return Ok(None) };
-        let definition = self.shared.definition(&stored.header);
-        Ok(match (stored.state, definition) {
-            (State::Known(saga), Some(loaded)) => Some(Snapshot { header: stored.header, saga: *saga, loaded }),
-            (State::Known(_), None) | (State::Foreign(_), _) => None,
-        })
+        if self.shared.definition(&stored.header).is_none() {
+            self.shared.definitions.look_again(&*self.shared.store).await;
+        }
+        match (stored.state, self.shared.definition(&stored.header)) {
+            (State::Known(saga), Some(loaded)) => Ok(Some(Snapshot { header: stored.header, saga: *saga, loaded })),
+            (State::Known(_), None) | (State::Foreign(_), _) => Err(Error::Foreign),
+        }
     }
 
     /// The saga once it is decided or stuck, or as it is when `limit` is over or the engine stops.
@@ -228,25 +247,4 @@ fn digest(value: &Value) -> String {
         write!(text, "{byte:02x}").expect("writing to a string can't fail");
         text
     })
-}
-
-/// Publishes the given definitions and returns all that are published, by this build or another.
-async fn publish(store: &dyn Store, catalog: &Catalog) -> Result<Catalog, Error> {
-    let ours: Vec<PublishedDefinition> = catalog
-        .iter()
-        .map(|loaded| PublishedDefinition {
-            name: loaded.definition.name.clone(),
-            version: loaded.definition.version,
-            digest: loaded.digest.clone(),
-            body: serde_json::to_string(&loaded.definition).expect("definitions are JSON"),
-        })
-        .collect();
-    store.publish_definitions(&ours).await?;
-    let mut all = Catalog::default();
-    for published in store.definitions().await? {
-        let definition = Definition::from_json(&published.body).map_err(Error::Definition)?;
-        all.add(Loaded::new(definition).map_err(Error::Definition)?).map_err(Error::Definition)?;
-    }
-    tracing::info!(definitions = all.iter().count(), format = FORMAT, "definitions are published");
-    Ok(all)
 }

@@ -1,6 +1,6 @@
-//! Wakes those who wait for a saga in this process.
+//! Wakes those who wait for a saga, in this process and in others.
 //!
-//! Hints may be lost: whoever waits also looks at the row, and all waited sagas are asked for in one query every now
+//! A hint is one message for all sagas of a commit that can answer a wait. Hints may be lost: whoever waits also looks at the row, and all waited sagas are asked for in one query every now
 //! and then. Must hold: subscribe, then read the row, then wait; never the other way round.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use uuid::Uuid;
+
+/// A saga and the version that it has reached.
+pub(crate) type Hint = (Uuid, u64);
 
 use crate::shared::Shared;
 
@@ -36,6 +39,33 @@ impl Hints {
     fn waited(&self) -> Vec<Uuid> {
         let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
         waited.iter().filter(|(_, sender)| sender.receiver_count() > 0).map(|(id, _)| *id).collect()
+    }
+}
+
+/// Tells everyone who waits for these sagas, here and elsewhere.
+pub(crate) fn tell(shared: &Shared, hints: &[Hint]) {
+    if hints.is_empty() {
+        return;
+    }
+    hints.iter().for_each(|&(id, version)| shared.hints.tell(id, version));
+    if !shared.options.alone {
+        shared.outbound.hint(&serde_json::to_string(hints).expect("ids and numbers are JSON"));
+    }
+}
+
+/// Hears what other instances tell.
+pub(crate) async fn hear(shared: Arc<Shared>, mut hints: Box<dyn transport::Hints>) {
+    loop {
+        let hint = tokio::select! {
+            biased;
+            () = shared.tasks.stopping() => return,
+            hint = hints.next() => hint,
+        };
+        let Some(hint) = hint else { return };
+        match serde_json::from_str::<Vec<Hint>>(&hint) {
+            Ok(hints) => hints.into_iter().for_each(|(id, version)| shared.hints.tell(id, version)),
+            Err(error) => tracing::debug!(%error, "a hint of another build is not understood"),
+        }
     }
 }
 

@@ -9,6 +9,8 @@ mod options;
 
 mod entropy;
 
+mod definitions;
+
 mod request;
 
 mod work;
@@ -30,6 +32,8 @@ mod outbound;
 mod relay;
 
 mod hints;
+
+mod handover;
 
 mod gauges;
 
@@ -58,6 +62,9 @@ pub enum Error {
     /// The input could not be committed for a reason that will not go away.
     #[error("the input could not be committed")]
     Poison,
+    /// The saga is looked after by instances of a newer build; this one can't read it. Ask again, or ask another.
+    #[error("the saga was written by another build")]
+    Foreign,
     /// A definition can't be used.
     #[error("a published definition can't be read")]
     Definition(#[source] saga_defs::Error),

@@ -61,6 +61,11 @@ impl Outbound {
         confirmed.into_iter().map(|settled| settled.id).collect()
     }
 
+    /// Tells all instances something that may be lost.
+    pub(crate) fn hint(&self, body: &str) {
+        self.publisher.hint(body);
+    }
+
     /// Messages on their way.
     pub(crate) fn in_flight(&self) -> Vec<Uuid> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()

@@ -6,6 +6,7 @@ use saga_store::{LateReason, LateReply, Outcome};
 
 use crate::Error;
 use crate::fold::{Group, Said, StartGroup};
+use crate::hints::{self, Hint};
 use crate::request::Snapshot;
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, Receipt, StartVerdict, Work};
@@ -31,12 +32,10 @@ pub(crate) async fn committed(
             }
         }
     }
-    for group in &won {
-        report(&group.snapshot);
-        if group.snapshot.saga.is_answered() {
-            shared.hints.tell(group.snapshot.header.id, group.snapshot.saga.version);
-        }
-    }
+    won.iter().for_each(|group| report(&group.snapshot));
+    let answered = won.iter().filter(|group| group.snapshot.saga.is_answered());
+    let hints: Vec<Hint> = answered.map(|group| (group.snapshot.header.id, group.snapshot.saga.version)).collect();
+    hints::tell(shared, &hints);
     groups(shared, won, now).await;
     for (group, outcome) in starting.into_iter().zip(for_starting) {
         again.extend(started(group, outcome));
@@ -117,10 +116,31 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
     }
 }
 
-/// Settles inputs of sagas that do not exist or that this build can't read.
-///
-/// A reply is kept as a fact and acknowledged: a saga that another build looks after asks again by itself.
-pub(crate) async fn unreadable(shared: &Shared, works: Vec<Work>, now: Timestamp) {
+/// Leaves inputs of sagas that this build can't read to those that can.
+pub(crate) async fn foreign(shared: &Shared, works: Vec<Work>, now: Timestamp) {
+    let mut alone = Vec::new();
+    for work in works {
+        match work {
+            // There are no others: a reply is kept as a fact until this folder is opened by a build that knows more.
+            work @ Work::Reply { .. } if shared.options.alone => alone.push(work),
+            Work::Reply { reply, receipt } => {
+                // A closed channel means that the engine stops: the delivery comes again.
+                let _ = shared.foreign.send((reply, receipt)).await;
+            }
+            Work::Tick { saga_id } => {
+                tracing::warn!(%saga_id, "a due saga can't be read by this build; left to others");
+            }
+            Work::Operate(work) => {
+                let _ = work.answer.send(Ok(OperateVerdict::Foreign));
+            }
+            Work::Start(_) => unreachable!("a start has no saga yet"),
+        }
+    }
+    orphans(shared, alone, now).await;
+}
+
+/// Settles inputs of sagas that do not exist: a reply is kept as a fact.
+pub(crate) async fn orphans(shared: &Shared, works: Vec<Work>, now: Timestamp) {
     let mut late = Vec::new();
     let mut receipts = Vec::new();
     for work in works {
@@ -129,11 +149,9 @@ pub(crate) async fn unreadable(shared: &Shared, works: Vec<Work>, now: Timestamp
                 late.push(late_reply(&reply, LateReason::Orphan, now));
                 receipts.push(receipt);
             }
-            Work::Tick { saga_id } => {
-                tracing::warn!(%saga_id, "a due saga can't be read by this build; left to others")
-            }
+            Work::Tick { saga_id } => tracing::error!(%saga_id, "a due saga does not exist"),
             Work::Operate(work) => {
-                let _ = work.answer.send(Ok(OperateVerdict::Unreadable));
+                let _ = work.answer.send(Ok(OperateVerdict::NotFound));
             }
             Work::Start(_) => unreachable!("a start has no saga yet"),
         }

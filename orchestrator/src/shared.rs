@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use runtime::Tasks;
-use saga_defs::catalog::{Catalog, Loaded};
+use saga_defs::catalog::Loaded;
 use saga_store::{Header, Store};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::definitions::Definitions;
 use crate::entropy::Entropy;
+use crate::handover::Foreign;
 use crate::hints::Hints;
 use crate::options::Options;
 use crate::outbound::Outbound;
@@ -17,9 +19,11 @@ use crate::work::Work;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) catalog: Catalog,
+    pub(crate) definitions: Definitions,
     pub(crate) outbound: Outbound,
     pub(crate) hints: Hints,
+    /// Replies that instances of another build must apply.
+    pub(crate) foreign: mpsc::Sender<Foreign>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) options: Options,
     pub(crate) tasks: Tasks,
@@ -36,6 +40,6 @@ impl Shared {
 
     /// The very definition that a saga was started with.
     pub(crate) fn definition(&self, header: &Header) -> Option<Arc<Loaded>> {
-        self.catalog.pinned(&header.definition, header.definition_version, &header.digest)
+        self.definitions.known().pinned(&header.definition, header.definition_version, &header.digest)
     }
 }

@@ -80,8 +80,10 @@ pub(crate) enum OperateVerdict {
         snapshot: Box<Snapshot>,
         refusal: Refusal,
     },
-    /// There is no such saga, or this build can't read it.
-    Unreadable,
+    /// There is no such saga.
+    NotFound,
+    /// This build can't read it.
+    Foreign,
 }
 
 /// Acknowledges a delivery once all its items are settled. Dropped unsettled, the delivery comes again.

@@ -114,18 +114,22 @@ async fn attempt(shared: &Shared, batch: Vec<Work>) -> Attempt {
         Ok(loaded) => loaded,
         Err(error) => return failed(&error, regroup(sagas.into_values().flatten(), starts.into_values().flatten())),
     };
+    if loaded.sagas.values().any(|stored| shared.definition(&stored.header).is_none()) {
+        shared.definitions.look_again(&*shared.store).await;
+    }
     let mut groups = Vec::new();
-    let mut unreadable = Vec::new();
+    let (mut orphans, mut foreign) = (Vec::new(), Vec::new());
     for (id, works) in sagas {
         match loaded.sagas.get(&id) {
-            None => unreadable.extend(works),
+            None => orphans.extend(works),
             Some(stored) => match fold::fold(stored, shared.definition(&stored.header), works, loaded.now) {
                 Ok(group) => groups.push(group),
-                Err(works) => unreadable.extend(works),
+                Err(works) => foreign.extend(works),
             },
         }
     }
-    settle::unreadable(shared, unreadable, loaded.now).await;
+    settle::orphans(shared, orphans, loaded.now).await;
+    settle::foreign(shared, foreign, loaded.now).await;
     let (idle, moving): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| group.transition.is_none());
     settle::groups(shared, idle, loaded.now).await;
     let begin = |starts| fold::start(starts, &*shared.entropy, loaded.now);

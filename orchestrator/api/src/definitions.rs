@@ -102,7 +102,8 @@ pub(crate) async fn list(
     let items = limit(asked.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let after = asked.cursor.as_deref().map(Cursor::decode::<(String, u32)>).transpose()?;
     let place = |loaded: &Loaded| (loaded.definition.name.clone(), loaded.definition.version);
-    let behind = engine.catalog().iter().filter(|loaded| after.as_ref().is_none_or(|after| place(loaded) > *after));
+    let catalog = engine.catalog();
+    let behind = catalog.iter().filter(|loaded| after.as_ref().is_none_or(|after| place(loaded) > *after));
     // One more than asked for tells whether there is more.
     let found: Vec<&Loaded> = behind.take(items as usize + 1).map(AsRef::as_ref).collect();
     let page = Page::of(found, items, |last| place(last));

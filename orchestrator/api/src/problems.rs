@@ -22,6 +22,10 @@ pub(crate) fn of_engine(error: Error) -> Problem {
             "outcome_unknown",
             "The outcome is not known yet. Repeat the request with the same `Idempotency-Key`.",
         ),
+        Error::Foreign => later(
+            "written_by_another_build",
+            "The saga is looked after by servers of a newer build. Repeat the request; another server may take it.",
+        ),
         Error::Store(cause) => return of_store(cause),
         Error::Poison | Error::Definition(_) => Problem::internal(),
     };
@@ -123,6 +127,7 @@ mod tests {
             (Error::Overloaded, 503, "overloaded"),
             (Error::Stopping, 503, "stopping"),
             (Error::NoAnswer, 503, "outcome_unknown"),
+            (Error::Foreign, 503, "written_by_another_build"),
             (Error::Poison, 500, "internal"),
             (Error::Store(saga_store::Error::DefinitionChanged("x@1".to_owned())), 500, "internal"),
         ];

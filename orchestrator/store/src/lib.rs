@@ -57,7 +57,7 @@ impl From<db::Error> for Error {
     fn from(error: db::Error) -> Self {
         match error {
             db::Error::Transient(_) => Self::Unavailable(error),
-            db::Error::Bug(_) => Self::Bug(error),
+            db::Error::Bug(_) | db::Error::SchemaName(_) => Self::Bug(error),
             db::Error::UnknownCommit(_) | db::Error::Unknown => Self::UnknownCommit(error),
         }
     }
