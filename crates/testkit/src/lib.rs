@@ -1,10 +1,12 @@
-//! Helpers for tests: waiting for a condition, free ports, processes that can be killed.
+//! Helpers for tests: waiting for a condition, free ports, processes that can be killed, PostgreSQL and RabbitMQ.
 //!
 //! Only ever a dev-dependency. Must hold: every wait has a limit, and a wait that fails shows what it saw last.
 
 pub mod process;
+pub mod services;
 
 pub use process::Process;
+pub use services::Services;
 
 use std::fmt::Display;
 use std::io;
