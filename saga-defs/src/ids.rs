@@ -38,6 +38,13 @@ pub fn operation_id(saga_id: Uuid, principal: &str, idempotency_key: &str) -> Uu
     derive(&[b"operation", saga_id.as_bytes(), principal.as_bytes(), idempotency_key.as_bytes()])
 }
 
+/// The id of a dead letter: an item of a queue, by what is kept of it and how long it was if that is less.
+#[must_use]
+pub fn dead_letter_id(queue: &str, body: &str, bytes: Option<u64>) -> Uuid {
+    let length = bytes.unwrap_or(0).to_be_bytes();
+    derive(&[b"dead_letter", queue.as_bytes(), body.as_bytes(), &length])
+}
+
 /// What a provider dedupes on: one string per effect and verb.
 #[must_use]
 pub fn provider_key(key: Uuid, verb: Verb) -> String {
@@ -65,5 +72,7 @@ mod tests {
     fn derivation_is_frozen() {
         let key = effect_key(Uuid::from_u128(7), "payment", 0);
         assert_eq!(key.to_string(), "5d84f551-2986-5224-bb6e-ace71bab6900");
+        let letter = dead_letter_id("bookend.replies", "{", None);
+        assert_eq!(letter.to_string(), "4e61504b-f982-56a5-845c-3978d75589ac");
     }
 }

@@ -9,6 +9,8 @@ pub mod ids;
 
 pub mod message;
 
+pub mod dead_letter;
+
 pub mod template;
 
 pub mod schema;
@@ -21,6 +23,7 @@ pub mod catalog;
 
 pub mod contract;
 
+pub use dead_letter::DeadLetter;
 pub use definition::{Definition, Kind, Retry, Step};
 pub use message::{Command, Outcome, Reply, Verb};
 pub use time::Timestamp;
@@ -40,6 +43,12 @@ pub enum Error {
     /// A stored or sent text has a version this build does not know.
     #[error("message version {0} is not known to this build")]
     Version(u16),
+    /// A message body is longer than is read.
+    #[error("the message body is {0} bytes long, which is too much")]
+    Oversized(usize),
+    /// A text that should be base64 is not.
+    #[error("the text is not base64")]
+    Base64(#[source] base64::DecodeError),
     /// Another content stands under the same name and version.
     #[error("{0} is there already with another content, and a version never changes")]
     Duplicate(String),

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{Error, Timestamp};
@@ -18,6 +19,8 @@ pub const VERSION: u16 = 1;
 pub const BATCH_ITEMS_MAX: usize = 256;
 /// Most bytes one message body may have.
 pub const BATCH_BYTES_MAX: usize = 128 * 1024;
+/// Longer bodies are not read at all.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// The two things a participant understands about an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -195,23 +198,12 @@ impl Command {
     }
 }
 
-/// A message that may stand alone or in a batch.
-pub trait Item: Serialize + DeserializeOwned {
-    /// The item's format version.
-    fn version(&self) -> u16;
-}
+/// A message that may stand alone or in a batch; every one begins with its format version `v`.
+pub trait Item: Serialize + DeserializeOwned {}
 
-impl Item for Command {
-    fn version(&self) -> u16 {
-        self.v
-    }
-}
+impl Item for Command {}
 
-impl Item for Reply {
-    fn version(&self) -> u16 {
-        self.v
-    }
-}
+impl Item for Reply {}
 
 /// Writes items as message bodies: one object when alone, else arrays within the batch limits.
 #[must_use]
@@ -243,14 +235,44 @@ fn join(batch: &mut Vec<String>) -> String {
 /// Reads a message body item by item, so that one bad item does not spoil its neighbours.
 ///
 /// # Errors
-/// The outer error: the body is not JSON at all. Inner errors: that item is not of the expected shape or version.
+/// The outer error is that of [`items`]. Inner errors: that item is not of the expected shape or version.
 pub fn decode<T: Item>(body: &[u8]) -> Result<Vec<Result<T, Error>>, Error> {
-    let value: Value = serde_json::from_slice(body).map_err(Error::Json)?;
-    let values = match value {
-        Value::Array(values) => values,
-        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => vec![other],
-    };
-    Ok(values.into_iter().map(decode_one).collect())
+    Ok(items(body)?.into_iter().map(read).collect())
+}
+
+/// The exact texts of a message body's items: those of the array, or the whole body.
+///
+/// # Errors
+/// When the body is longer than [`BODY_BYTES_MAX`] or no JSON at all.
+pub fn items(body: &[u8]) -> Result<Vec<&str>, Error> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(Error::Oversized(body.len()));
+    }
+    let whole: &RawValue = serde_json::from_slice(body).map_err(Error::Json)?;
+    if !whole.get().starts_with('[') {
+        return Ok(vec![whole.get()]);
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(whole.get()).map_err(Error::Json)?;
+    Ok(items.into_iter().map(RawValue::get).collect())
+}
+
+/// Reads one item.
+///
+/// # Errors
+/// When it is not of the expected shape, or of another format version.
+pub fn read<T: Item>(item: &str) -> Result<T, Error> {
+    // The version first: what another version's members look like is not for this build to say.
+    let Versioned { v } = serde_json::from_str(item).map_err(Error::Json)?;
+    if v != VERSION {
+        return Err(Error::Version(v));
+    }
+    serde_json::from_str(item).map_err(Error::Json)
+}
+
+/// The member that every version of every message has.
+#[derive(Deserialize)]
+struct Versioned {
+    v: u16,
 }
 
 /// The saga that a body written by [`encode`] is about, or the first of several: for traces. Reads no more than it must,
@@ -260,11 +282,6 @@ pub fn about(body: &str) -> Option<Uuid> {
     const MARK: &str = r#""saga_id":""#;
     let start = body.find(MARK)? + MARK.len();
     Uuid::try_parse(body.get(start..start + 36)?).ok()
-}
-
-fn decode_one<T: Item>(value: Value) -> Result<T, Error> {
-    let item: T = serde_json::from_value(value).map_err(Error::Json)?;
-    if item.version() == VERSION { Ok(item) } else { Err(Error::Version(item.version())) }
 }
 
 #[cfg(test)]
@@ -314,6 +331,34 @@ mod tests {
         assert!(items[0].is_ok() && items[3].is_ok());
         assert!(matches!(items[1], Err(Error::Json(_))));
         assert!(matches!(items[2], Err(Error::Version(99))));
+    }
+
+    #[test]
+    fn an_item_is_given_as_its_exact_text() {
+        let body = b" [ {\"v\" : 1, \"n\": 1.10} ,\t7, \"\\ud800\" ] ";
+        assert_eq!(items(body).unwrap(), ["{\"v\" : 1, \"n\": 1.10}", "7", "\"\\ud800\""]);
+        assert_eq!(items(b" {} ").unwrap(), ["{}"]);
+        assert!(items(b"[]").unwrap().is_empty());
+        for broken in [&b""[..], b"[1,", b"[1] 2", b"\xff", b"not JSON"] {
+            assert!(matches!(items(broken), Err(Error::Json(_))), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_too_long_is_not_read() {
+        let mut body = vec![b' '; BODY_BYTES_MAX - 1];
+        body.push(b'7');
+        assert_eq!(items(&body).unwrap(), ["7"]);
+        body.push(b' ');
+        assert!(matches!(decode::<Reply>(&body), Err(Error::Oversized(_))));
+    }
+
+    #[test]
+    fn another_version_is_told_as_such_whatever_else_it_has() {
+        assert!(matches!(read::<Reply>(r#"{"v": 7, "reply_to": []}"#), Err(Error::Version(7))));
+        let nested = format!(r#"{{"v": 1, "x": {}1{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+        assert_eq!(items(nested.as_bytes()).unwrap().len(), 1);
+        assert!(matches!(read::<Reply>(&nested), Err(Error::Json(_))));
     }
 
     #[test]
