@@ -1,6 +1,7 @@
 //! A virtual host of a test's own: its queues meet no other test's, and it can be disturbed from outside.
 //!
-//! Figures come from the management API, which gathers them once a second: wait for one with [`eventually`].
+//! Figures come from the management API, which is a second or two late: wait for one with [`eventually`], also before
+//! a fault that needs it, such as closing connections that have just been opened.
 //!
 //! [`eventually`]: crate::eventually
 
@@ -59,7 +60,7 @@ impl Vhost {
         self.with(|host| host.connections().map(|names| names.len())).await
     }
 
-    /// Closes every connection, as an administrator does; says how many there were.
+    /// Closes every connection the broker lists by now, as an administrator does; says how many there were.
     ///
     /// # Errors
     /// When the broker refuses.
