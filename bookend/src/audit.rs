@@ -15,7 +15,7 @@ use saga_store::{Filter, Mismatch, SqlStore, State, Store};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::stack::Databases;
+use crate::databases::Databases;
 
 /// Rows read at once.
 const PAGE: u64 = 200;

@@ -1,21 +1,21 @@
 //! `bookend dev`: the embedded stack until it is asked to stop. Also what `demo` shares with it.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use runtime::Tasks;
 use runtime::http::auth::sha256;
 use runtime::http::{Role, Token};
 use runtime::metrics::Recorder;
-use runtime::{Tasks, telemetry};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::settings::{LogFormat, Settings};
-use crate::stack::{Parts, Stack, bind};
+use crate::process::{bind, init_log, until_asked_to_stop};
+use crate::settings::Settings;
+use crate::stack::{Parts, Stack};
 
 /// Token of the client that `dev` and `demo` know.
 pub const CLIENT_TOKEN: &str = "dev-client";
@@ -115,34 +115,5 @@ pub async fn finish(running: Running, deadline: Duration) {
     let left = running.stack.shutdown(deadline).await;
     if left > 0 {
         output::note(&format!("{left} tasks were still running at the deadline; their sagas go on at the next start"));
-    }
-}
-
-/// Starts logging.
-///
-/// # Errors
-/// When the filter can't be read.
-pub fn init_log(settings: &Settings) -> anyhow::Result<()> {
-    let format = match settings.log.format {
-        LogFormat::Pretty => telemetry::Format::Pretty,
-        LogFormat::Json => telemetry::Format::Json,
-    };
-    let options =
-        telemetry::Options { format, filter: settings.log.filter.clone(), colour: std::io::stderr().is_terminal() };
-    telemetry::init(&options).context("log.filter does not fit")
-}
-
-/// Resolves on SIGINT or SIGTERM, or when a vital task broke and the rest is stopping: that is a failure.
-///
-/// # Errors
-/// When signals can't be listened to.
-pub async fn until_asked_to_stop(tasks: &Tasks) -> anyhow::Result<Exit> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be heard")?;
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => Ok(Exit::Done),
-        heard = tokio::signal::ctrl_c() => heard.map(|()| Exit::Done).context("SIGINT can't be heard"),
-        () = tasks.stopping() => Ok(Exit::Failed),
     }
 }

@@ -2,6 +2,12 @@
 
 pub mod settings;
 
+pub mod process;
+
+pub mod databases;
+
+pub mod hosted;
+
 pub mod stack;
 
 pub mod audit;
@@ -11,3 +17,7 @@ pub mod cli;
 pub mod dev;
 
 pub mod demo;
+
+pub mod serve;
+
+pub mod participant;

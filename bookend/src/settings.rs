@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use config::{Config, Environment, File, FileFormat, Map};
+use db::PostgresOptions;
 use runtime::http::{Role, Token};
 use saga_defs::Definition;
 use saga_defs::catalog::{Catalog, Loaded};
 use serde::Deserialize;
+use transport::Queue;
+
+use crate::databases::Owner;
 
 /// The text that documents every key.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -24,6 +28,8 @@ pub const DEFAULTS: &str = include_str!("../config.default.toml");
 pub struct Settings {
     pub api: Listen,
     pub data: Data,
+    pub database: Database,
+    pub broker: Broker,
     pub auth: Auth,
     pub definitions: Definitions,
     pub engine: Engine,
@@ -49,6 +55,18 @@ macro_rules! section {
 
 section!(Listen { listen: SocketAddr });
 section!(Data { dir: String });
+section!(Database {
+    url: String,
+    engine_url: String,
+    clinic_url: String,
+    payment_url: String,
+    notify_url: String,
+    schema: String,
+    connections: u32,
+    statement_timeout_ms: u64,
+    lock_timeout_ms: u64,
+});
+section!(Broker { url: String, heartbeat_ms: u64 });
 section!(Auth { tokens: Vec<TokenEntry> });
 section!(TokenEntry { name: String, role: TokenRole, sha256: String });
 section!(Definitions { dir: String });
@@ -62,9 +80,10 @@ section!(Engine {
     timers_every_ms: u64,
     hints_every_ms: u64,
     answer_within_ms: u64,
+    outbox_age_max_ms: u64,
 });
 section!(Transport { capacity: usize });
-section!(Participants { prefetch: usize, batch_max: usize, calls_max: usize, lease_ms: u64 });
+section!(Participants { listen: SocketAddr, prefetch: usize, batch_max: usize, calls_max: usize, lease_ms: u64 });
 section!(Payment { gateway_url: String, timeout_ms: u64 });
 section!(Notify { sms_url: String, mail_url: String, timeout_ms: u64, breaker_failures: u32, breaker_open_ms: u64 });
 section!(Providers { listen: SocketAddr, slow_ms: u64 });
@@ -195,6 +214,11 @@ impl Settings {
             Number::new("engine.timers_every_ms", engine.timers_every_ms, 1, HOUR_MS),
             Number::new("engine.hints_every_ms", engine.hints_every_ms, 1, HOUR_MS),
             Number::new("engine.answer_within_ms", engine.answer_within_ms, 1, HOUR_MS),
+            Number::new("engine.outbox_age_max_ms", engine.outbox_age_max_ms, 1, DAY_MS),
+            Number::new("database.connections", self.database.connections, 2, 1_000),
+            Number::new("database.statement_timeout_ms", self.database.statement_timeout_ms, 1, HOUR_MS),
+            Number::new("database.lock_timeout_ms", self.database.lock_timeout_ms, 1, HOUR_MS),
+            Number::new("broker.heartbeat_ms", self.broker.heartbeat_ms, 1_000, HOUR_MS),
             Number::new("transport.capacity", self.transport.capacity, 1, ITEMS_MAX),
             Number::new("participants.prefetch", participants.prefetch, 1, u64::from(u16::MAX)),
             Number::new("participants.batch_max", participants.batch_max, 1, 4_096),
@@ -220,6 +244,42 @@ impl Settings {
             bail!("no data folder: give --data DIR, or set data.dir");
         }
         Ok(PathBuf::from(&self.data.dir))
+    }
+
+    /// How an owner's schema is opened. Its own URL wins over the one that all share.
+    #[must_use]
+    pub fn postgres(&self, owner: Owner) -> PostgresOptions {
+        let Database { url, engine_url, clinic_url, payment_url, notify_url, schema, .. } = &self.database;
+        let own = match owner {
+            Owner::Engine => engine_url,
+            Owner::Clinic => clinic_url,
+            Owner::Payment => payment_url,
+            Owner::Notify => notify_url,
+        };
+        let ms = Duration::from_millis;
+        PostgresOptions {
+            connections: self.database.connections,
+            application: format!("bookend {} {}", owner.as_str(), std::process::id()),
+            statement_timeout: ms(self.database.statement_timeout_ms),
+            lock_timeout: ms(self.database.lock_timeout_ms),
+            ..PostgresOptions::new(if own.is_empty() { url } else { own }, format!("{schema}_{}", owner.as_str()))
+        }
+    }
+
+    /// How the broker is used by a process that calls itself `name`.
+    ///
+    /// # Errors
+    /// When no broker is set.
+    pub fn broker(&self, queues: Vec<Queue>, name: &str) -> anyhow::Result<transport::rabbitmq::Options> {
+        if self.broker.url.is_empty() {
+            bail!("no broker: set broker.url, as in amqp://user:password@host:5672/vhost");
+        }
+        Ok(transport::rabbitmq::Options {
+            name: format!("bookend {name} {}", std::process::id()),
+            heartbeat: Duration::from_millis(self.broker.heartbeat_ms),
+            in_flight_max: self.engine.in_flight_max,
+            ..transport::rabbitmq::Options::new(&self.broker.url, queues)
+        })
     }
 
     /// The tokens of `[auth]`.
@@ -300,116 +360,4 @@ pub fn load_definition(path: &Path) -> anyhow::Result<Loaded> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(environment: &[(&str, &str)], flags: Flags) -> anyhow::Result<Settings> {
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Settings::from_sources(None, environment, flags)
-    }
-
-    #[test]
-    fn the_manual_is_complete_and_fits() {
-        let settings = read(&[], Vec::new()).unwrap();
-        assert_eq!(settings.api.listen.port(), 7878);
-        assert_eq!(settings.engine.workers, orchestrator::Options::default().workers);
-    }
-
-    #[test]
-    fn flags_beat_the_environment_which_beats_the_defaults() {
-        let environment = [("BOOKEND_ENGINE__WORKERS", "7"), ("BOOKEND_SERVER", "ignored"), ("OTHER__KEY", "x")];
-        assert_eq!(read(&environment, Vec::new()).unwrap().engine.workers, 7);
-        let flags = vec![("engine.workers", config::Value::from(9_i64))];
-        assert_eq!(read(&environment, flags).unwrap().engine.workers, 9);
-    }
-
-    #[test]
-    fn a_file_beats_the_defaults() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bookend.toml");
-        std::fs::write(&path, "[log]\nfilter = \"debug\"\n").unwrap();
-        assert_eq!(Settings::from_sources(Some(&path), [], Vec::new()).unwrap().log.filter, "debug");
-    }
-
-    fn refusal(key: &'static str, value: impl Into<config::Value>) -> String {
-        let value = value.into();
-        match read(&[], vec![(key, value.clone())]) {
-            Ok(_) => panic!("{key} = {value} is accepted"),
-            Err(error) => format!("{error:#}"),
-        }
-    }
-
-    #[test]
-    fn a_number_works_from_its_least_to_its_most_and_no_further() {
-        let numbers = read(&[], Vec::new()).unwrap().numbers();
-        for Number { key, min, max, .. } in numbers {
-            for accepted in [min, max] {
-                assert!(read(&[], vec![(key, accepted.into())]).is_ok(), "{key} = {accepted}");
-            }
-            let above = refusal(key, max + 1);
-            assert!(above.contains(&format!("{key} is {}; accepted is {min} to {max}", max + 1)), "{above}");
-            if min > 0 {
-                let zero = refusal(key, 0_u64);
-                assert!(zero.contains(&format!("{key} is 0; accepted is {min} to {max}")), "{zero}");
-            }
-        }
-    }
-
-    /// A key that is added without a range would be accepted whatever it says.
-    #[test]
-    fn every_number_of_the_manual_has_a_range() {
-        let manual = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build().unwrap();
-        let sections: Map<String, Map<String, config::Value>> = manual.try_deserialize().unwrap();
-        let mut documented: Vec<String> = Vec::new();
-        for (section, keys) in sections {
-            let numbers = keys.iter().filter(|(_, value)| matches!(value.kind, config::ValueKind::I64(_)));
-            documented.extend(numbers.map(|(key, _)| format!("{section}.{key}")));
-        }
-        let mut checked: Vec<String> =
-            read(&[], Vec::new()).unwrap().numbers().iter().map(|number| number.key.to_owned()).collect();
-        documented.sort();
-        checked.sort();
-        assert_eq!(documented, checked);
-    }
-
-    #[test]
-    fn an_address_that_can_not_be_called_is_refused() {
-        let bad = ["notaurl", "localhost:7890", "ftp://host", "http://", "http:///path", "http:host", "http://h?a=b"];
-        for key in ["payment.gateway_url", "notify.sms_url", "notify.mail_url"] {
-            for url in bad {
-                let refused = refusal(key, url);
-                assert!(refused.contains(key) && refused.contains(url) && refused.contains("https://"), "{refused}");
-            }
-            for url in ["", "http://127.0.0.1:7890", "https://gateway.example/base/", "http://[::1]:1"] {
-                assert!(read(&[], vec![(key, url.into())]).is_ok(), "{key} = {url}");
-            }
-        }
-    }
-
-    #[test]
-    fn everything_that_is_wrong_is_named_at_once() {
-        let flags = vec![("engine.queue", 0_u64.into()), ("payment.gateway_url", "notaurl".into())];
-        let refused = format!("{:#}", read(&[], flags).unwrap_err());
-        assert!(refused.contains("engine.queue") && refused.contains("payment.gateway_url"), "{refused}");
-    }
-
-    #[test]
-    fn a_file_with_the_reference_of_another_definition_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut other = saga_defs::catalog::booking();
-        let path = dir.path().join("booking.json");
-        let flags = || vec![("definitions.dir", config::Value::from(dir.path().display().to_string()))];
-        std::fs::write(&path, serde_json::to_string(&other).unwrap()).unwrap();
-        assert_eq!(read(&[], flags()).unwrap().catalog().unwrap().iter().count(), 1, "equal content is fine");
-        other.description = "Something else under the same name.".to_owned();
-        std::fs::write(&path, serde_json::to_string(&other).unwrap()).unwrap();
-        let refused = format!("{:#}", read(&[], flags()).unwrap().catalog().unwrap_err());
-        assert!(refused.contains("booking.json") && refused.contains("booking@1"), "{refused}");
-    }
-
-    #[test]
-    fn a_typing_mistake_is_an_error() {
-        let mistaken = read(&[("BOOKEND_ENGINE__WORKRES", "7")], Vec::new()).unwrap_err();
-        assert!(format!("{mistaken:#}").contains("workres"), "{mistaken:#}");
-    }
-}
+mod tests;

@@ -46,3 +46,11 @@ pub async fn up<L: MigratorTrait>(connection: &DatabaseConnection) -> Result<(),
         _ => L::up(connection, None).await,
     }
 }
+
+/// How many steps of a ladder were not climbed yet. Changes nothing.
+///
+/// # Errors
+/// When the database can't be read, or is ahead of this build.
+pub async fn pending<L: MigratorTrait>(connection: &DatabaseConnection) -> Result<usize, DbErr> {
+    Ok(L::get_pending_migrations_read_only(connection).await?.len())
+}

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::databases::Owner;
 use crate::settings::{Flags, Settings};
 use exit::Exit;
 
@@ -69,14 +70,37 @@ enum Command {
         #[arg(long)]
         token: Option<String>,
     },
+    /// Run an orchestrator on PostgreSQL and RabbitMQ, beside any number of others.
+    #[command(after_help = "Examples:\n  bookend migrate --config bookend.toml\n  bookend serve --config bookend.toml")]
+    Serve {
+        /// Address to listen on.
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+    },
+    /// Run participants on PostgreSQL and RabbitMQ, beside any number of others.
+    #[command(after_help = "Examples:\n  bookend participant booking confirmation\n  bookend participant payment")]
+    Participant {
+        /// booking, payment, confirmation, notify.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Address to listen on.
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+    },
     /// Run the simulators of card gateway, SMS and mail on their own.
     Providers {
         /// Address to listen on.
         #[arg(long)]
         listen: Option<SocketAddr>,
     },
-    /// Create or update the tables in a data folder.
-    Migrate(DataDir),
+    /// Create or update the tables, in a data folder or on PostgreSQL.
+    Migrate {
+        #[command(flatten)]
+        data: DataDir,
+        /// Only the tables of this owner; may be given several times.
+        #[arg(long = "owner", value_name = "OWNER", value_enum)]
+        owners: Vec<Owner>,
+    },
     /// Create free slots; repeating it creates no more.
     Seed {
         #[command(flatten)]
@@ -141,11 +165,15 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let settings = Settings::read(file, [port_flag(port), data_flag(data)].concat())?;
             crate::dev::run(&settings, token).await
         }
-        Command::Providers { listen } => {
-            let flag = listen.map(|address| ("providers.listen", config::Value::from(address.to_string())));
-            owner::providers(&Settings::read(file, flag.into_iter().collect())?).await
+        Command::Serve { listen } => crate::serve::run(&Settings::read(file, listen_flag("api.listen", listen))?).await,
+        Command::Participant { names, listen } => {
+            let settings = Settings::read(file, listen_flag("participants.listen", listen))?;
+            crate::participant::run(&settings, &names).await
         }
-        Command::Migrate(data) => owner::migrate(&Settings::read(file, data_flag(data.dir))?).await,
+        Command::Providers { listen } => {
+            owner::providers(&Settings::read(file, listen_flag("providers.listen", listen))?).await
+        }
+        Command::Migrate { data, owners } => owner::migrate(&Settings::read(file, data_flag(data.dir))?, &owners).await,
         Command::Seed { data, slots } => owner::seed(&Settings::read(file, data_flag(data.dir))?, slots).await,
         Command::Audit { data, saga } => {
             owner::audit(&Settings::read(file, data_flag(data.dir))?, saga, global.output).await
@@ -157,6 +185,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
     }
+}
+
+fn listen_flag(key: &'static str, address: Option<SocketAddr>) -> Flags {
+    address.map(|address| (key, config::Value::from(address.to_string()))).into_iter().collect()
 }
 
 fn port_flag(port: Option<u16>) -> Flags {

@@ -1,4 +1,4 @@
-//! Commands on a data folder, and the simulators on their own.
+//! Commands on the owners' tables, and the simulators on their own.
 
 use std::sync::Arc;
 
@@ -11,24 +11,27 @@ use uuid::Uuid;
 use super::exit::Exit;
 use super::output::{self, Format};
 use crate::audit;
-use crate::dev::{init_log, until_asked_to_stop};
+use crate::databases::{Databases, Owner, Place};
+use crate::process::{init_log, until_asked_to_stop};
 use crate::settings::Settings;
-use crate::stack::{Databases, Lock};
 
-pub(super) async fn migrate(settings: &Settings) -> anyhow::Result<Exit> {
-    let dir = settings.data_dir()?;
-    let _lock = Lock::take(&dir)?;
-    let databases = Databases::open(&dir).await?;
-    databases.migrate().await?;
-    databases.close().await;
-    output::note(&format!("{} is up to date", dir.display()));
+/// Brings tables up to date: those of the given owners, or all.
+pub(super) async fn migrate(settings: &Settings, owners: &[Owner]) -> anyhow::Result<Exit> {
+    let place = Place::of(settings)?;
+    let _lock = place.lock()?;
+    for owner in Owner::ALL.into_iter().filter(|owner| owners.is_empty() || owners.contains(owner)) {
+        let db = place.open_to_migrate(owner).await?;
+        owner.migrate(&db).await?;
+        db.close().await;
+    }
+    output::note(&format!("{} is up to date", place.describe()));
     Ok(Exit::Done)
 }
 
 pub(super) async fn seed(settings: &Settings, slots: u32) -> anyhow::Result<Exit> {
-    let dir = settings.data_dir()?;
-    let _lock = Lock::take(&dir)?;
-    let databases = Databases::open_existing(&dir).await?;
+    let place = Place::of(settings)?;
+    let _lock = place.lock()?;
+    let databases = Databases::open_existing(&place).await?;
     let created =
         clinic::seed::seed(&databases.clinic, slots, databases.clinic.now()).await.context("seeding slots")?;
     databases.close().await;
@@ -38,7 +41,7 @@ pub(super) async fn seed(settings: &Settings, slots: u32) -> anyhow::Result<Exit
 
 /// Adds up what all owners hold. Reads only, so it may run beside a server.
 pub(super) async fn audit(settings: &Settings, saga: Option<Uuid>, format: Format) -> anyhow::Result<Exit> {
-    let databases = Databases::open_existing(&settings.data_dir()?).await?;
+    let databases = Databases::open_existing(&Place::of(settings)?).await?;
     let report = audit::run(&databases, saga).await?;
     databases.close().await;
     match format {

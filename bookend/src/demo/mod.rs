@@ -9,11 +9,13 @@ mod stories;
 
 mod teller;
 
+use anyhow::Context;
+
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::dev::{ADMIN_TOKEN, CLIENT_TOKEN, House, finish, init_log, start, until_asked_to_stop};
+use crate::dev::{ADMIN_TOKEN, CLIENT_TOKEN, House, finish, start};
+use crate::process::{bind, init_log, until_asked_to_stop};
 use crate::settings::Settings;
-use crate::stack::bind;
 
 use teller::Teller;
 
@@ -33,7 +35,8 @@ pub async fn run(settings: &Settings, exit: bool) -> anyhow::Result<Exit> {
     ));
     output::line(&format!("api {url}   docs {url}/docs\n"));
     let teller = Teller::new(url)?;
-    let told = tell(&teller, &running.stack.notify).await;
+    let notify = running.stack.hosted.notify.as_ref().context("the notices are not hosted here")?;
+    let told = tell(&teller, notify).await;
     if exit {
         finish(running, settings.shutdown_deadline()).await;
         return Ok(told);

@@ -135,6 +135,24 @@ impl Db {
         task.await.map_err(|_| Error::Unknown)?.map_err(Error::of_commit)
     }
 
+    /// Whether the database takes writes: a transaction that changes no table, but could.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check_writable(&self) -> Result<(), Error> {
+        let postgres = self.backend() == DbBackend::Postgres;
+        self.transaction(move |tx| {
+            Box::pin(async move {
+                if postgres {
+                    // Asking for a transaction's number is a write, which a standby refuses.
+                    tx.execute_unprepared("select txid_current()").await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         // An error on closing leaves nothing to do: WAL recovery runs at the next opening.
