@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::{Consumer, Delivery, Handed, Message, Publisher, Queue, Settled, Transport};
+use crate::{Consumer, Delivery, Handed, Hints, Message, Publisher, Queue, Settled, Transport};
 
 /// How long anything may take.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -25,6 +25,9 @@ pub const QUEUE: Queue = Queue::Replies;
 pub trait Harness: Send + Sync + fmt::Debug {
     /// A transport with these queues, empty, each with room for `capacity` messages.
     async fn open(&self, queues: &[Queue], capacity: usize) -> Arc<dyn Transport>;
+
+    /// Another transport beside the one opened last, as another process has it.
+    async fn another(&self) -> Arc<dyn Transport>;
 
     /// Closes every transport that was opened.
     async fn close(&self);
@@ -97,6 +100,51 @@ pub async fn what_arrives_is_what_was_sent(harness: &dyn Harness) {
     assert_eq!(bodies(&received), sent.iter().map(|message| &*message.body).collect::<Vec<_>>());
     let distinct: BTreeSet<u64> = received.iter().map(|delivery| delivery.tag).collect();
     assert_eq!(distinct.len(), sent.len(), "every delivery has a tag of its own");
+    assert!(received.iter().all(|delivery| delivery.died.is_none()), "nothing has died");
+}
+
+/// A dead letter that somebody sent has no history of its own.
+pub async fn a_dead_letter_that_was_sent_has_not_died(harness: &dyn Harness) {
+    let transport = harness.open(&[QUEUE, Queue::DeadLetters], 16).await;
+    let letter = Message { queue: Queue::DeadLetters, ..message("{}") };
+    send(&*transport.publisher(), &[letter]);
+    let mut consumer = transport.consumer(&Queue::DeadLetters, 16);
+    let received = receive(&mut *consumer, 1).await;
+    assert_eq!((bodies(&received), received[0].died.clone()), (vec!["{}"], None));
+    consumer.acknowledge(&tags(&received)).await;
+    never("it arrives once", consumer.receive(1)).await;
+}
+
+/// A hint reaches every listener, in this process and in others, and nobody who was not listening.
+pub async fn a_hint_reaches_everybody_who_listens(harness: &dyn Harness) {
+    let here = harness.open(&[QUEUE], 16).await;
+    let there = harness.another().await;
+    let (publisher, other) = (here.publisher(), there.publisher());
+    publisher.hint("to nobody");
+    let mut listeners = [here.hints(), here.hints(), there.hints()];
+    for listener in &mut listeners {
+        let heard = hinted_until_heard(&*publisher, &mut **listener, "here").await;
+        assert_eq!(&*heard, "here", "what was hinted at before is not heard");
+        let heard = hinted_until_heard(&*other, &mut **listener, "there").await;
+        assert_eq!(&*heard, "there");
+    }
+}
+
+/// Hints again and again, because any may be lost, until one of them is heard.
+async fn hinted_until_heard(publisher: &dyn Publisher, listener: &mut dyn Hints, hint: &str) -> Arc<str> {
+    let heard = async {
+        loop {
+            publisher.hint(hint);
+            let heard = tokio::time::timeout(SILENCE, listener.next()).await;
+            match heard.map(|heard| heard.expect("the transport is open")) {
+                // An earlier one that arrived late.
+                Ok(heard) if &*heard != hint && &*heard != "to nobody" => {}
+                Ok(heard) => return heard,
+                Err(_) => {}
+            }
+        }
+    };
+    within("a hint", heard).await
 }
 
 /// Being delivered confirms nothing; being acknowledged does.
@@ -310,6 +358,7 @@ pub async fn closing_ends_consumers(harness: &dyn Harness) {
     assert_eq!(ended, None);
     assert_eq!(within("the next receive", consumer.receive(1)).await, None);
     assert_eq!(within("a new consumer", transport.consumer(&QUEUE, 1).receive(1)).await, None);
+    assert_eq!(within("a new listener", transport.hints().next()).await, None);
     assert_eq!(publisher.publish(&[message("late")]), [Handed::NoRoom]);
 
     let transport = harness.open(&[QUEUE], 16).await;

@@ -9,9 +9,15 @@ pub mod topology;
 
 pub mod in_process;
 
+pub mod rabbitmq;
+
 pub mod conformance;
 
+mod error;
+
+pub use error::Error;
 pub use in_process::InProcess;
+pub use rabbitmq::RabbitMq;
 
 use std::fmt;
 use std::sync::Arc;

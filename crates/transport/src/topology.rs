@@ -1,7 +1,8 @@
 //! Which queues there are, declared alike by orchestrators and participants.
 //!
 //! Must hold: the list depends on nothing but the participants' names, so that processes that never met declare the
-//! same.
+//! same. A message's routing key is its queue's name; what it asks for is not in the key, because a batch may carry
+//! commands to execute and to compensate side by side.
 
 use crate::Queue;
 

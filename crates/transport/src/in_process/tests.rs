@@ -16,6 +16,10 @@ impl Harness for InMemory {
         Arc::new(transport)
     }
 
+    async fn another(&self) -> Arc<dyn Transport> {
+        Arc::new(self.0.lock().unwrap().last().expect("one was opened").clone())
+    }
+
     async fn close(&self) {
         self.0.lock().unwrap().drain(..).for_each(|transport| transport.close());
     }
@@ -45,6 +49,8 @@ conforms!(
     settled_exactly_once,
     two_consumers_share,
     closing_ends_consumers,
+    a_dead_letter_that_was_sent_has_not_died,
+    a_hint_reaches_everybody_who_listens,
 );
 
 fn troubled(faults: Faults) -> InProcess {

@@ -1,0 +1,131 @@
+//! What a consumer got and what its owner holds of it.
+//!
+//! Not for waiting or sending. Must hold: the owner never holds more than its prefetch; what an earlier channel
+//! delivered is acknowledged to nobody, and given to nobody any more; tags are never used twice.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::prefix::{Ack, Prefix};
+use crate::{Delivery, Died};
+
+#[derive(Debug)]
+pub(super) struct Held {
+    prefetch: usize,
+    last: u64,
+    /// Delivered by the broker and not received yet.
+    ready: VecDeque<Delivery>,
+    /// The channel's tags of what it delivered, by ours.
+    live: BTreeMap<u64, u64>,
+    /// Received and not acknowledged, whichever channel delivered it.
+    held: BTreeSet<u64>,
+    prefix: Prefix,
+    acks: Vec<Ack>,
+}
+
+impl Held {
+    pub(super) fn new(prefetch: usize) -> Self {
+        Self {
+            prefetch,
+            last: 0,
+            ready: VecDeque::new(),
+            live: BTreeMap::new(),
+            held: BTreeSet::new(),
+            prefix: Prefix::default(),
+            acks: Vec::new(),
+        }
+    }
+
+    /// The broker delivered on the present channel.
+    pub(super) fn deliver(&mut self, channel_tag: u64, body: Arc<[u8]>, died: Option<Died>) {
+        self.last += 1;
+        self.prefix.delivered(channel_tag);
+        self.live.insert(self.last, channel_tag);
+        self.ready.push_back(Delivery { tag: self.last, body, died });
+    }
+
+    /// What the owner gets now.
+    pub(super) fn receive(&mut self, max: usize) -> Vec<Delivery> {
+        let room = self.prefetch.saturating_sub(self.held.len());
+        let count = max.max(1).min(room).min(self.ready.len());
+        let received: Vec<Delivery> = self.ready.drain(..count).collect();
+        self.held.extend(received.iter().map(|delivery| delivery.tag));
+        received
+    }
+
+    /// True when there is something to tell the broker.
+    pub(super) fn acknowledge(&mut self, tags: &[u64]) -> bool {
+        let held: Vec<u64> = tags.iter().copied().filter(|tag| self.held.remove(tag)).collect();
+        let live: Vec<u64> = held.iter().filter_map(|tag| self.live.remove(tag)).collect();
+        self.acks.extend(self.prefix.acknowledge(&live));
+        !self.acks.is_empty()
+    }
+
+    /// What to tell the broker, once.
+    pub(super) fn acks(&mut self) -> Vec<Ack> {
+        std::mem::take(&mut self.acks)
+    }
+
+    /// The channel is gone: the broker delivers again what it did not hear of.
+    pub(super) fn reset(&mut self) {
+        self.ready.clear();
+        self.live.clear();
+        self.acks.clear();
+        self.prefix = Prefix::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivered(prefetch: usize, tags: impl IntoIterator<Item = u64>) -> Held {
+        let mut held = Held::new(prefetch);
+        deliver(&mut held, tags);
+        held
+    }
+
+    fn deliver(held: &mut Held, tags: impl IntoIterator<Item = u64>) {
+        tags.into_iter().for_each(|tag| held.deliver(tag, Arc::from(tag.to_string().as_bytes()), None));
+    }
+
+    fn received(held: &mut Held, max: usize) -> Vec<u64> {
+        held.receive(max).iter().map(|delivery| delivery.tag).collect()
+    }
+
+    #[test]
+    fn an_earlier_channels_deliveries_are_neither_given_nor_acknowledged() {
+        let mut held = delivered(4, 1..=4);
+        let before = received(&mut held, 2);
+        held.reset();
+        assert!(received(&mut held, 4).is_empty());
+        deliver(&mut held, 1..=2);
+        assert!(!held.acknowledge(&before), "the new channel's tags 1 and 2 name other deliveries");
+        let after = received(&mut held, 4);
+        assert!(after.iter().all(|tag| !before.contains(tag)));
+        assert!(held.acknowledge(&after));
+        assert_eq!(held.acks(), [Ack { tag: 2, multiple: true }]);
+    }
+
+    #[test]
+    fn nobody_holds_more_than_the_prefetch_even_across_channels() {
+        let mut held = delivered(2, 1..=2);
+        let before = received(&mut held, 9);
+        assert_eq!(before.len(), 2);
+        held.reset();
+        deliver(&mut held, 1..=2);
+        assert!(received(&mut held, 9).is_empty());
+        held.acknowledge(&before[..1]);
+        assert_eq!(received(&mut held, 9).len(), 1);
+    }
+
+    #[test]
+    fn what_was_not_received_is_not_acknowledged() {
+        let mut held = delivered(4, 1..=4);
+        let tags = received(&mut held, 1);
+        assert!(!held.acknowledge(&[tags[0] + 1]));
+        assert!(held.acknowledge(&tags));
+        assert_eq!(held.acks(), [Ack { tag: 1, multiple: false }]);
+        assert!(!held.acknowledge(&tags), "once");
+    }
+}
