@@ -173,9 +173,9 @@ pub async fn unacknowledged_comes_back(harness: &dyn Harness) {
     send(&*publisher, &numbered(6));
     let mut first = transport.consumer(&QUEUE, 4);
     let received = receive(&mut *first, 4).await;
-    first.acknowledge(&[received[1].tag]).await;
     let mut second = transport.consumer(&QUEUE, 16);
     assert_eq!(bodies(&receive(&mut *second, 2).await), ["4", "5"]);
+    first.acknowledge(&[received[1].tag]).await;
     drop(first);
     let again = receive(&mut *second, 3).await;
     assert_eq!(bodies(&again), ["0", "2", "3"]);

@@ -211,7 +211,8 @@ impl Pump {
                     Some(Ok(delivery)) => {
                         let died = properties::died(&delivery.properties);
                         let died = died.filter(|_| self.queue == Queue::DeadLetters.name());
-                        self.desk.held().deliver(delivery.delivery_tag, Arc::from(delivery.data), died);
+                        let (tag, body) = (self.shared.tag(), Arc::from(delivery.data));
+                        self.desk.held().deliver(delivery.delivery_tag, Delivery { tag, body, died });
                         self.desk.arrived.notify_waiters();
                     }
                     Some(Err(error)) => return error.to_string(),

@@ -1,18 +1,16 @@
 //! What a consumer got and what its owner holds of it.
 //!
 //! Not for waiting or sending. Must hold: the owner never holds more than its prefetch; what an earlier channel
-//! delivered is acknowledged to nobody, and given to nobody any more; tags are never used twice.
+//! delivered is acknowledged to nobody, and given to nobody any more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use super::prefix::{Ack, Prefix};
-use crate::{Delivery, Died};
+use crate::Delivery;
 
 #[derive(Debug)]
 pub(super) struct Held {
     prefetch: usize,
-    last: u64,
     /// Delivered by the broker and not received yet.
     ready: VecDeque<Delivery>,
     /// The channel's tags of what it delivered, by ours.
@@ -27,7 +25,6 @@ impl Held {
     pub(super) fn new(prefetch: usize) -> Self {
         Self {
             prefetch,
-            last: 0,
             ready: VecDeque::new(),
             live: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -36,12 +33,11 @@ impl Held {
         }
     }
 
-    /// The broker delivered on the present channel.
-    pub(super) fn deliver(&mut self, channel_tag: u64, body: Arc<[u8]>, died: Option<Died>) {
-        self.last += 1;
+    /// The broker delivered on the present channel; our tag is one that nobody had before.
+    pub(super) fn deliver(&mut self, channel_tag: u64, delivery: Delivery) {
         self.prefix.delivered(channel_tag);
-        self.live.insert(self.last, channel_tag);
-        self.ready.push_back(Delivery { tag: self.last, body, died });
+        self.live.insert(delivery.tag, channel_tag);
+        self.ready.push_back(delivery);
     }
 
     /// What the owner gets now.
@@ -77,6 +73,9 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     fn delivered(prefetch: usize, tags: impl IntoIterator<Item = u64>) -> Held {
@@ -86,7 +85,11 @@ mod tests {
     }
 
     fn deliver(held: &mut Held, tags: impl IntoIterator<Item = u64>) {
-        tags.into_iter().for_each(|tag| held.deliver(tag, Arc::from(tag.to_string().as_bytes()), None));
+        static LAST: AtomicU64 = AtomicU64::new(100);
+        for tag in tags {
+            let ours = LAST.fetch_add(1, Ordering::Relaxed);
+            held.deliver(tag, Delivery { tag: ours, body: Arc::from(&b"{}"[..]), died: None });
+        }
     }
 
     fn received(held: &mut Held, max: usize) -> Vec<u64> {

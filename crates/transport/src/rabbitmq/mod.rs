@@ -25,6 +25,7 @@ mod topology;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lapin::uri::AMQPUri;
 use runtime::Tasks;
@@ -66,6 +67,7 @@ struct Shared {
     consuming: Link,
     activity: Activity,
     seats: Seats,
+    last_tag: AtomicU64,
     hints: mpsc::Sender<Arc<str>>,
 }
 
@@ -78,6 +80,11 @@ impl Shared {
     async fn reached(&self, phase: Phase) {
         // It only fails when the sender is gone, which this struct owns.
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    /// A tag that no consumer ever had, on whatever connection: the broker's begin at one on every channel.
+    fn tag(&self) -> u64 {
+        self.last_tag.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn hint(&self, body: &str) {
@@ -105,6 +112,7 @@ impl RabbitMq {
             consuming: Link::new("consume"),
             activity: Activity::default(),
             seats: Seats::default(),
+            last_tag: AtomicU64::new(0),
             hints,
         });
         tasks.spawn(drain(Arc::clone(&shared)));

@@ -1,5 +1,6 @@
 //! What the tests against RabbitMQ share: transports on virtual hosts of their own, and how to disturb them.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(dead_code, reason = "every test file uses its part of it")]
 
 use std::collections::BTreeMap;
@@ -14,10 +15,10 @@ use transport::{Consumer, Delivery, Handed, Message, Publisher, Queue, Settled, 
 use uuid::Uuid;
 
 /// How long anything may take.
-pub const LIMIT: Duration = Duration::from_secs(40);
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 
 /// Options for tests: impatient, so that they are quick.
-pub fn options(url: &str, queues: &[Queue]) -> Options {
+pub(crate) fn options(url: &str, queues: &[Queue]) -> Options {
     Options {
         name: "bookend test".to_owned(),
         drain: Duration::from_millis(200),
@@ -27,18 +28,18 @@ pub fn options(url: &str, queues: &[Queue]) -> Options {
 }
 
 /// A transport with the tasks that it lives by; the virtual host goes with it.
-pub struct Rig {
-    pub transport: RabbitMq,
-    pub tasks: Tasks,
-    pub vhost: Vhost,
+pub(crate) struct Rig {
+    pub(crate) transport: RabbitMq,
+    pub(crate) tasks: Tasks,
+    pub(crate) vhost: Vhost,
 }
 
 impl Rig {
-    pub async fn new(services: &Services, queues: &[Queue]) -> Self {
+    pub(crate) async fn new(services: &Services, queues: &[Queue]) -> Self {
         Self::with(services, queues, |_| {}).await
     }
 
-    pub async fn with(services: &Services, queues: &[Queue], change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) async fn with(services: &Services, queues: &[Queue], change: impl FnOnce(&mut Options)) -> Self {
         let vhost = services.vhost().await;
         let tasks = Tasks::new();
         let mut options = options(vhost.url(), queues);
@@ -48,18 +49,18 @@ impl Rig {
         Self { transport, tasks, vhost }
     }
 
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         assert_eq!(self.tasks.shutdown(LIMIT).await, 0, "all tasks end");
     }
 }
 
 /// Waits until everything works.
-pub async fn untroubled(transport: &RabbitMq) {
+pub(crate) async fn untroubled(transport: &RabbitMq) {
     eventually(LIMIT, "no trouble", async || transport.trouble().map_or(Ok(()), Err)).await;
 }
 
 /// Waits for trouble of this kind.
-pub async fn troubled(transport: &RabbitMq, kind: &str) -> String {
+pub(crate) async fn troubled(transport: &RabbitMq, kind: &str) -> String {
     eventually(LIMIT, kind, async || match transport.trouble() {
         Some(trouble) if trouble.contains(kind) => Ok(trouble),
         other => Err(format!("{other:?}")),
@@ -67,7 +68,7 @@ pub async fn troubled(transport: &RabbitMq, kind: &str) -> String {
     .await
 }
 
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(LIMIT, future).await {
         Ok(value) => value,
         Err(_) => panic!("{what}: nothing happened within {LIMIT:?}"),
@@ -75,12 +76,12 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Messages for `queue`, with their numbers as bodies.
-pub fn numbered(queue: &Queue, range: std::ops::Range<usize>) -> Vec<Message> {
+pub(crate) fn numbered(queue: &Queue, range: std::ops::Range<usize>) -> Vec<Message> {
     range.map(|n| Message::new(Uuid::new_v4(), queue.clone(), n.to_string())).collect()
 }
 
 /// Hands over all messages, as there is room.
-pub async fn send(publisher: &dyn Publisher, messages: &[Message]) {
+pub(crate) async fn send(publisher: &dyn Publisher, messages: &[Message]) {
     for message in messages {
         while publisher.publish(std::slice::from_ref(message)) == [Handed::NoRoom] {
             within("room", publisher.room(&message.queue)).await;
@@ -89,7 +90,7 @@ pub async fn send(publisher: &dyn Publisher, messages: &[Message]) {
 }
 
 /// Collects fates until there are `count`, each message once.
-pub async fn fates(publisher: &dyn Publisher, count: usize) -> BTreeMap<Uuid, bool> {
+pub(crate) async fn fates(publisher: &dyn Publisher, count: usize) -> BTreeMap<Uuid, bool> {
     let mut fates = BTreeMap::new();
     while fates.len() < count {
         for Settled { id, confirmed } in within("a fate", publisher.settled()).await {
@@ -100,7 +101,7 @@ pub async fn fates(publisher: &dyn Publisher, count: usize) -> BTreeMap<Uuid, bo
 }
 
 /// Sends until every message is confirmed; returns how often one was not.
-pub async fn deliver(publisher: &dyn Publisher, messages: &[Message]) -> usize {
+pub(crate) async fn deliver(publisher: &dyn Publisher, messages: &[Message]) -> usize {
     let mut open: BTreeMap<Uuid, Message> = messages.iter().map(|m| (m.id, m.clone())).collect();
     send(publisher, messages).await;
     let mut lost = 0;
@@ -118,7 +119,7 @@ pub async fn deliver(publisher: &dyn Publisher, messages: &[Message]) -> usize {
 }
 
 /// Receives until `count` are there, acknowledging none.
-pub async fn receive(consumer: &mut dyn Consumer, count: usize) -> Vec<Delivery> {
+pub(crate) async fn receive(consumer: &mut dyn Consumer, count: usize) -> Vec<Delivery> {
     let mut received = Vec::new();
     while received.len() < count {
         let more = within("a delivery", consumer.receive(count - received.len())).await;
@@ -127,22 +128,22 @@ pub async fn receive(consumer: &mut dyn Consumer, count: usize) -> Vec<Delivery>
     received
 }
 
-pub fn tags(deliveries: &[Delivery]) -> Vec<u64> {
+pub(crate) fn tags(deliveries: &[Delivery]) -> Vec<u64> {
     deliveries.iter().map(|delivery| delivery.tag).collect()
 }
 
-pub fn text(delivery: &Delivery) -> &str {
+pub(crate) fn text(delivery: &Delivery) -> &str {
     std::str::from_utf8(&delivery.body).expect("text was sent")
 }
 
 /// A connection of somebody else's.
-pub async fn stranger(url: &str) -> lapin::Connection {
+pub(crate) async fn stranger(url: &str) -> lapin::Connection {
     let connected = lapin::Connection::connect(url, lapin::ConnectionProperties::default());
     within("a connection", connected).await.expect("the broker is there")
 }
 
 /// Waits until the queue holds `depth` messages, ready or unacknowledged.
-pub async fn depth(vhost: &Vhost, queue: &Queue, depth: u64) {
+pub(crate) async fn depth(vhost: &Vhost, queue: &Queue, depth: u64) {
     eventually(LIMIT, "the queue's depth", async || match vhost.queue_depth(&queue.name()).await {
         Ok(Some(now)) if now == depth => Ok(()),
         other => Err(format!("{other:?}")),
@@ -150,10 +151,10 @@ pub async fn depth(vhost: &Vhost, queue: &Queue, depth: u64) {
     .await;
 }
 
-pub fn consumer(transport: &RabbitMq, queue: &Queue, prefetch: usize) -> Box<dyn Consumer> {
+pub(crate) fn consumer(transport: &RabbitMq, queue: &Queue, prefetch: usize) -> Box<dyn Consumer> {
     transport.consumer(queue, prefetch)
 }
 
-pub fn publisher(transport: &RabbitMq) -> Arc<dyn Publisher> {
+pub(crate) fn publisher(transport: &RabbitMq) -> Arc<dyn Publisher> {
     transport.publisher()
 }
