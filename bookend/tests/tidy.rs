@@ -33,6 +33,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("notify", &["saga-defs", "participant-kit", "db", "runtime"]),
     ("providers", &["saga-defs", "runtime"]),
     ("migrations", &[]),
+    // Holds databases for the tests of owners.
+    ("fixture", &["db", "migrations", "testkit"]),
     ("testkit", &[]),
     (
         "bookend",
@@ -58,7 +60,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What tests of every crate but the pure ones may use besides.
-const TEST_SUPPORT: &[&str] = &["testkit", "migrations", "providers", "db", "runtime", "saga-defs"];
+const TEST_SUPPORT: &[&str] = &["testkit", "fixture", "migrations", "providers", "db", "runtime", "saga-defs"];
 
 /// Edges that only tests have.
 const TEST_EDGES: &[(&str, &str)] = &[
@@ -98,7 +100,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["bookend"]),
     ("toml", &["saga-defs"]),
     ("jsonschema", &["saga-defs"]),
-    ("sea-orm", &["db", "saga-store", "participant-kit", "clinic", "payment", "notify", "booking", "confirmation"]),
+    (
+        "sea-orm",
+        &["db", "saga-store", "participant-kit", "clinic", "payment", "notify", "booking", "confirmation", "fixture"],
+    ),
     ("axum", &["saga-api", "runtime", "clinic", "payment", "notify", "providers", "bookend"]),
     ("reqwest", &["payment", "notify", "bookend"]),
 ];

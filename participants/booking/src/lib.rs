@@ -1,10 +1,10 @@
 //! The participant `booking`: holds a slot of the clinic for a saga, and gives it back.
 //!
-//! Thin: slots and appointments belong to the library `clinic`, idempotency to the kit. Must hold: slots are locked
-//! in the order of their ids, so that two batches never wait for each other in a ring.
+//! Thin: slots and appointments belong to the library `clinic`, idempotency to the kit. Must hold: every slot of a batch
+//! is locked before any is changed, so that two batches never wait for each other in a ring.
 
 use async_trait::async_trait;
-use clinic::{Hold, release, reserve};
+use clinic::{Hold, appointments, lock, release, reserve};
 use participant_kit::Transactional;
 use saga_defs::contract::booking::{NAME, Reserve};
 use saga_defs::message::CONTRACT_VIOLATION;
@@ -26,23 +26,24 @@ impl Transactional for Booking {
         true
     }
 
+    async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
+        let asked = commands.iter().filter_map(|command| Reserve::deserialize(&command.payload).ok());
+        let held = commands.iter().map(|command| appointments::appointment_id(command.key));
+        lock(tx, asked.map(|asked| asked.slot_id), held).await
+    }
+
     async fn execute(
         &self,
         tx: &DatabaseTransaction,
         now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        let unreadable = Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of booking.reserve");
-        let mut outcomes = vec![unreadable; commands.len()];
-        let mut asked: Vec<(usize, Reserve)> = commands
-            .iter()
-            .enumerate()
-            .filter_map(|(position, command)| Some((position, Reserve::deserialize(&command.payload).ok()?)))
-            .collect();
-        asked.sort_by_key(|(position, reserve)| (reserve.slot_id, *position));
-        for (position, asked) in asked {
-            let hold = Hold { key: commands[position].key, saga_id: commands[position].saga_id };
-            outcomes[position] = reserve(tx, now, hold, &asked).await?;
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            outcomes.push(match Reserve::deserialize(&command.payload) {
+                Ok(asked) => reserve(tx, now, Hold { key: command.key, saga_id: command.saga_id }, &asked).await?,
+                Err(_) => Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of booking.reserve"),
+            });
         }
         Ok(outcomes)
     }

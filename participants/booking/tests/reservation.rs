@@ -8,6 +8,7 @@ use clinic::seed::slot_id;
 use clinic::{appointments, audit, query, slots};
 use confirmation::Confirmation;
 use db::Db;
+use fixture::{Owned, Stack};
 use participant_kit::TransactionalHandler;
 use participant_kit::conformance::command;
 use saga_defs::contract::booking::{Reserved, SLOT_IN_PAST, SLOT_TAKEN, SLOT_UNKNOWN};
@@ -15,7 +16,6 @@ use saga_defs::contract::confirmation::RESERVATION_EXPIRED;
 use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION, FENCED};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::EntityTrait as _;
-use sea_orm_migration::MigratorTrait as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -23,23 +23,22 @@ struct Clinic {
     db: Db,
     booking: TransactionalHandler<Booking>,
     confirmation: TransactionalHandler<Confirmation>,
-    _dir: tempfile::TempDir,
+    _owned: Owned,
 }
 
 impl Clinic {
-    async fn new() -> Self {
-        let clinic = Self::empty().await;
+    async fn new(stack: Stack) -> Self {
+        let clinic = Self::empty(stack).await;
         clinic::seed(&clinic.db, 4, clinic.db.now()).await.unwrap();
         clinic
     }
 
-    async fn empty() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let db = Db::open_sqlite(&dir.path().join("clinic.sqlite")).await.unwrap();
-        migrations::Clinic::up(db.writer(), None).await.unwrap();
+    async fn empty(stack: Stack) -> Self {
+        let owned = Owned::open::<migrations::Clinic>(stack).await;
+        let db = owned.db.clone();
         let booking = TransactionalHandler::new(db.clone(), Booking);
         let confirmation = TransactionalHandler::new(db.clone(), Confirmation);
-        Self { db, booking, confirmation, _dir: dir }
+        Self { db, booking, confirmation, _owned: owned }
     }
 
     async fn book(&self, command: &Command) -> Outcome {
@@ -89,9 +88,17 @@ fn reserved(outcome: &Outcome) -> Reserved {
     }
 }
 
-#[tokio::test]
-async fn of_many_sagas_in_one_batch_one_gets_the_slot() {
-    let clinic = Clinic::new().await;
+fixture::on_every_stack! {
+    of_many_sagas_in_one_batch_one_gets_the_slot,
+    a_released_slot_is_free_again_and_the_patient_forgotten,
+    refusals_name_what_is_wrong_with_the_slot,
+    only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands,
+    a_released_appointment_is_not_confirmed,
+    a_key_of_one_participant_is_not_answered_by_another,
+}
+
+async fn of_many_sagas_in_one_batch_one_gets_the_slot(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
     let commands: Vec<Command> = (1..=20).map(|saga| reserve(saga, slot_id(0))).collect();
     let outcomes = clinic.booking.apply(&commands.iter().collect::<Vec<_>>()).await.unwrap();
     let output = reserved(&outcomes[0]);
@@ -101,9 +108,8 @@ async fn of_many_sagas_in_one_batch_one_gets_the_slot() {
     assert_eq!(clinic.contradictions().await, (vec![], vec![]));
 }
 
-#[tokio::test]
-async fn a_released_slot_is_free_again_and_the_patient_forgotten() {
-    let clinic = Clinic::new().await;
+async fn a_released_slot_is_free_again_and_the_patient_forgotten(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
     let held = reserved(&clinic.book(&reserve(1, slot_id(0))).await);
     let row = appointments::Entity::find_by_id(held.appointment_id);
     assert!(row.one(clinic.db.reader()).await.unwrap().unwrap().patient_name.is_some());
@@ -119,21 +125,19 @@ async fn a_released_slot_is_free_again_and_the_patient_forgotten() {
     assert_eq!(clinic.contradictions().await, (vec![], vec![]));
 }
 
-#[tokio::test]
-async fn refusals_name_what_is_wrong_with_the_slot() {
-    let clinic = Clinic::new().await;
+async fn refusals_name_what_is_wrong_with_the_slot(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
     refused(&clinic.book(&reserve(1, Uuid::from_u128(9))).await, SLOT_UNKNOWN);
     refused(&clinic.book(&named("booking", 2, Verb::Execute, json!({"slot": 1}))).await, CONTRACT_VIOLATION);
     let long_ago = Timestamp(0);
-    let other = Clinic::empty().await;
+    let other = Clinic::empty(stack).await;
     clinic::seed(&other.db, 1, long_ago).await.unwrap();
     refused(&other.book(&reserve(3, slot_id(0))).await, SLOT_IN_PAST);
     assert_eq!(other.slot(0).await.version, 1, "a refusal leaves nothing behind");
 }
 
-#[tokio::test]
-async fn only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands() {
-    let clinic = Clinic::new().await;
+async fn only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
     let held = reserved(&clinic.book(&reserve(1, slot_id(0))).await);
     refused(&clinic.confirm(2, held.appointment_id).await, RESERVATION_EXPIRED);
     assert!(matches!(clinic.confirm(1, held.appointment_id).await, Outcome::Succeeded { .. }));
@@ -145,9 +149,8 @@ async fn only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands(
     assert_eq!(clinic.contradictions().await, (vec![], vec![]));
 }
 
-#[tokio::test]
-async fn a_released_appointment_is_not_confirmed() {
-    let clinic = Clinic::new().await;
+async fn a_released_appointment_is_not_confirmed(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
     let held = reserved(&clinic.book(&reserve(1, slot_id(0))).await);
     clinic.book(&release(1)).await;
     refused(&clinic.confirm(1, held.appointment_id).await, RESERVATION_EXPIRED);
@@ -155,9 +158,8 @@ async fn a_released_appointment_is_not_confirmed() {
     assert_eq!(query::slots(&clinic.db, &free, None, 10).await.unwrap().len(), 4);
 }
 
-#[tokio::test]
-async fn a_key_of_one_participant_is_not_answered_by_another() {
-    let clinic = Clinic::new().await;
+async fn a_key_of_one_participant_is_not_answered_by_another(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
     let held = reserve(1, slot_id(0));
     clinic.book(&held).await;
     let crossed = Command { participant: "confirmation".to_owned(), ..held };

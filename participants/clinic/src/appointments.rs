@@ -94,7 +94,7 @@ pub fn appointment_id(key: Uuid) -> Uuid {
     Uuid::new_v5(&key, b"appointment")
 }
 
-/// Holds a slot for a saga. Callers that reserve several in one transaction do so in order of the slots' ids.
+/// Holds a slot for a saga. Callers that change several slots in one transaction [`crate::lock`] them first.
 ///
 /// # Errors
 /// When the database failed.

@@ -8,6 +8,8 @@ pub mod slots;
 
 pub mod appointments;
 
+mod locks;
+
 pub mod seed;
 
 pub mod query;
@@ -18,6 +20,7 @@ pub mod http;
 
 pub use appointments::{Hold, confirm, release, reserve};
 pub use http::router;
+pub use locks::lock;
 pub use seed::seed;
 
 /// Why the clinic's data could not be read or written.

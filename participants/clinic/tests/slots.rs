@@ -12,11 +12,11 @@ use clinic::query::{SlotFilter, SlotPlace, slots};
 use clinic::seed::{doctor_id, slot_id};
 use clinic::{Hold, reserve, seed};
 use db::Db;
+use fixture::{Owned, Stack};
 use runtime::http::{Role, Token, Tokens, auth, identify};
 use saga_defs::Timestamp;
 use saga_defs::contract::Patient;
 use saga_defs::contract::booking::Reserve;
-use sea_orm_migration::MigratorTrait as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 use uuid::Uuid;
@@ -24,17 +24,10 @@ use uuid::Uuid;
 /// 2026-11-21T09:30:00Z.
 const NOW: Timestamp = Timestamp(1_795_253_400_000_000);
 
-struct Owned {
-    db: Db,
-    _dir: tempfile::TempDir,
-}
-
-async fn clinic_with(count: u32) -> Owned {
-    let dir = tempfile::tempdir().unwrap();
-    let db = Db::open_sqlite(&dir.path().join("clinic.sqlite")).await.unwrap();
-    migrations::Clinic::up(db.writer(), None).await.unwrap();
-    assert_eq!(seed(&db, count, NOW).await.unwrap(), u64::from(count));
-    Owned { db, _dir: dir }
+async fn clinic_with(stack: Stack, count: u32) -> Owned {
+    let owned = Owned::open::<migrations::Clinic>(stack).await;
+    assert_eq!(seed(&owned.db, count, NOW).await.unwrap(), u64::from(count));
+    owned
 }
 
 async fn hold(db: &Db, slot_id: Uuid) {
@@ -49,9 +42,16 @@ async fn hold(db: &Db, slot_id: Uuid) {
     .unwrap();
 }
 
-#[tokio::test]
-async fn seeding_again_adds_what_is_missing_and_touches_nothing() {
-    let clinic = clinic_with(1_200).await;
+fixture::on_every_stack! {
+    seeding_again_adds_what_is_missing_and_touches_nothing,
+    pages_hold_every_slot_once_and_in_order,
+    slots_are_listed_by_filter_and_page,
+    bad_questions_and_strangers_are_refused,
+    admins_find_appointments_and_no_patient,
+}
+
+async fn seeding_again_adds_what_is_missing_and_touches_nothing(stack: Stack) {
+    let clinic = clinic_with(stack, 1_200).await;
     hold(&clinic.db, slot_id(0)).await;
     let before = slots(&clinic.db, &SlotFilter::default(), None, 5_000).await.unwrap();
     assert!(before.iter().all(|slot| slot.starts_at > NOW.0));
@@ -64,9 +64,8 @@ async fn seeding_again_adds_what_is_missing_and_touches_nothing() {
     assert_eq!(seed(&clinic.db, 1_201, later).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn pages_hold_every_slot_once_and_in_order() {
-    let clinic = clinic_with(100).await;
+async fn pages_hold_every_slot_once_and_in_order(stack: Stack) {
+    let clinic = clinic_with(stack, 100).await;
     let all = slots(&clinic.db, &SlotFilter::default(), None, 1_000).await.unwrap();
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
@@ -93,9 +92,8 @@ fn served(db: &Db) -> Router {
     identify(clinic::router(db.clone()), Arc::new(tokens))
 }
 
-#[tokio::test]
-async fn slots_are_listed_by_filter_and_page() {
-    let clinic = clinic_with(40).await;
+async fn slots_are_listed_by_filter_and_page(stack: Stack) {
+    let clinic = clinic_with(stack, 40).await;
     hold(&clinic.db, slot_id(0)).await;
     let router = served(&clinic.db);
     let doctor = doctor_id(0);
@@ -115,9 +113,8 @@ async fn slots_are_listed_by_filter_and_page() {
     assert_eq!((status, narrow["data"].as_array().unwrap().len()), (StatusCode::OK, 8));
 }
 
-#[tokio::test]
-async fn bad_questions_and_strangers_are_refused() {
-    let clinic = clinic_with(1).await;
+async fn bad_questions_and_strangers_are_refused(stack: Stack) {
+    let clinic = clinic_with(stack, 1).await;
     let router = served(&clinic.db);
     for query in ["from=yesterday", "limit=0", "limit=201", "cursor=zz", "colour=red", "status=gone"] {
         let (status, body) = get(&router, "client", &format!("/v1/clinic/slots?{query}")).await;
@@ -127,9 +124,8 @@ async fn bad_questions_and_strangers_are_refused() {
     assert_eq!(get(&router, "client", "/v1/clinic/appointments").await.0, StatusCode::FORBIDDEN);
 }
 
-#[tokio::test]
-async fn admins_find_appointments_and_no_patient() {
-    let clinic = clinic_with(2).await;
+async fn admins_find_appointments_and_no_patient(stack: Stack) {
+    let clinic = clinic_with(stack, 2).await;
     hold(&clinic.db, slot_id(1)).await;
     let router = served(&clinic.db);
     let saga = Uuid::from_u128(2);

@@ -4,7 +4,7 @@
 //! undone; `compensate` is only a fence.
 
 use async_trait::async_trait;
-use clinic::confirm;
+use clinic::{confirm, lock};
 use participant_kit::Transactional;
 use saga_defs::contract::confirmation::{Confirm, NAME};
 use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION};
@@ -24,6 +24,11 @@ impl Transactional for Confirmation {
 
     fn undoable(&self) -> bool {
         false
+    }
+
+    async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
+        let asked = commands.iter().filter_map(|command| Confirm::deserialize(&command.payload).ok());
+        lock(tx, [], asked.map(|asked| asked.appointment_id)).await
     }
 
     async fn execute(

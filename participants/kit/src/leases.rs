@@ -1,15 +1,16 @@
 //! Who continues an open external call: every intent is either leased to a live run or due at a known instant.
 //!
 //! Not for safety: two runs that both call a provider say the same provider key, and the row's state decides whose
-//! verdict counts. Leases only save work. Must hold: an open call is never without an instant at which it is due.
+//! verdict counts. Leases only save work. Must hold: an open call is never without an instant at which it is due; a
+//! sweep never waits for a row that somebody else is writing.
 
 use std::time::Duration;
 
 use db::Db;
 use saga_defs::Timestamp;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::SimpleExpr;
-use sea_orm::{Condition, QueryOrder, QuerySelect};
+use sea_orm::sea_query::{LockBehavior, LockType, SimpleExpr};
+use sea_orm::{Condition, QueryOrder, QuerySelect, Select};
 
 use crate::Error;
 use crate::inbox::State;
@@ -48,21 +49,22 @@ impl Lessee {
 
     /// Ends this run's leases of `keys`, so that another run continues at once.
     pub(crate) async fn release(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
-        let own = self.open().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()));
-        self.end(db, own).await
+        self.end(db, self.own(keys)).await
+    }
+
+    fn own(&self, keys: &[Uuid]) -> Condition {
+        self.open().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()))
     }
 
     async fn end(&self, db: &Db, which: Condition) -> Result<(), Error> {
-        let now = db.now().0;
-        update(db, which, vec![(Column::LeaseUntil, Expr::value(now)), (Column::Owner, Expr::value(None::<Uuid>))])
-            .await
+        let values = vec![(Column::LeaseUntil, Expr::value(db.now().0)), (Column::Owner, Expr::value(None::<Uuid>))];
+        update(db, which, values, Busy::Wait).await
     }
 
-    /// Makes this run's leases of `keys` last longer.
+    /// Makes this run's leases of `keys` last longer. A row that is just being written waits for the next renewal.
     pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
-        let until = self.until(db.now());
-        let own = self.open().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()));
-        update(db, own, vec![(Column::LeaseUntil, Expr::value(until))]).await
+        let until = Expr::value(self.until(db.now()));
+        update(db, self.own(keys), vec![(Column::LeaseUntil, until)], Busy::Skip).await
     }
 
     /// Up to `max` open calls that nobody has under way, the longest due first.
@@ -80,14 +82,13 @@ impl Lessee {
             .map_err(|error| Error::Db(error.into()))
     }
 
-    /// Leases those of `keys` that are still due.
+    /// Leases those of `keys` that are still due and that nobody is just writing.
     pub(crate) async fn claim(self, db: &Db, keys: Vec<Uuid>) -> Result<Vec<Model>, Error> {
         let now = db.now();
         let claimed = db.transaction(move |tx| {
-            let keys = keys.clone();
+            let due = self.open().add(Column::LeaseUntil.lte(now.0)).add(Column::Key.is_in(keys.iter().copied()));
             Box::pin(async move {
-                let mut due = rows::lock(tx, keys).await?;
-                due.retain(|row| row.is_open() && row.lease_until.is_none_or(|until| until <= now.0));
+                let mut due = Busy::Skip.lock(Entity::find().filter(due)).all(tx).await?;
                 for row in &mut due {
                     self.take(row, now);
                 }
@@ -99,13 +100,38 @@ impl Lessee {
     }
 }
 
-async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>) -> Result<(), Error> {
+/// What to do about rows that another transaction has locked.
+#[derive(Clone, Copy, Debug)]
+enum Busy {
+    Wait,
+    Skip,
+}
+
+impl Busy {
+    /// Locks rows, in key order. SQLite has no row locks, and needs none: one transaction writes at a time.
+    fn lock(self, rows: Select<Entity>) -> Select<Entity> {
+        let rows = rows.order_by_asc(Column::Key);
+        match self {
+            Self::Wait => rows.lock_exclusive(),
+            Self::Skip => rows.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
+        }
+    }
+}
+
+async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>, busy: Busy) -> Result<(), Error> {
     db.transaction(move |tx| {
-        let mut update = Entity::update_many().filter(which.clone());
+        let keys = busy.lock(Entity::find().select_only().column(Column::Key).filter(which.clone()));
+        let mut update = Entity::update_many();
         for (column, value) in &values {
             update = update.col_expr(*column, value.clone());
         }
-        Box::pin(async move { update.exec(tx).await.map(|_| ()) })
+        Box::pin(async move {
+            let keys: Vec<Uuid> = keys.into_tuple().all(tx).await?;
+            for chunk in keys.chunks(rows::ROWS_MAX) {
+                update.clone().filter(Column::Key.is_in(chunk.iter().copied())).exec(tx).await?;
+            }
+            Ok(())
+        })
     })
     .await?;
     Ok(())

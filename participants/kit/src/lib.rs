@@ -67,6 +67,18 @@ pub trait Transactional: Send + Sync + 'static {
     /// Whether an executed effect can be undone. If not, `compensate` is only a fence.
     fn undoable(&self) -> bool;
 
+    /// Locks every row of the owner that any of `commands` may change and that other effects change too, in one order
+    /// that all participants of the owner share. Called once per transaction, with the whole batch, when its inbox rows
+    /// are locked and nothing is done yet: who waits for a lock then holds only what comes before it, so no two
+    /// transactions wait for each other. Needed where an effect touches rows that are not its own; by default, nothing.
+    ///
+    /// # Errors
+    /// As for [`Transactional::execute`].
+    async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
+        let _ = (tx, commands);
+        Ok(())
+    }
+
     /// Makes the effects; one outcome per command, in order, `Succeeded` or `Refused` (stored for ever) or `Retry`
     /// (stores nothing, so the command must have changed nothing). A refusal must come from conditional SQL, never
     /// from a raised constraint.

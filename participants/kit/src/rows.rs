@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::inbox::{self, Fit, State};
 
 /// Most rows one statement names: both databases limit the number of bound parameters.
-const ROWS_MAX: usize = 1_000;
+pub(crate) const ROWS_MAX: usize = 1_000;
 
 /// One effect. `Debug` leaves commands and outcomes out: they may hold personal data.
 #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]

@@ -2,14 +2,17 @@
 //! batch in one transaction.
 //!
 //! Not for anything that leaves the database: see [`crate::external`]. Must hold: what is answered was committed;
-//! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order.
+//! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order; every inbox row is
+//! locked before any row of the owner, and both in one order, so that two instances never wait for each other.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use db::Db;
 use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm::prelude::Uuid;
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::handler::{Handler, Received, Run, rounds};
@@ -91,9 +94,14 @@ struct Batch<P> {
 impl<P: Transactional> Batch<P> {
     async fn apply(&self, tx: &DatabaseTransaction) -> Result<Vec<Counted>, DbErr> {
         let mut answers: Vec<Option<Counted>> = vec![None; self.commands.len()];
-        for positions in rounds(self.commands.iter().map(|command| command.key)) {
+        for (number, positions) in rounds(self.commands.iter().map(|command| command.key)).into_iter().enumerate() {
             let commands: Vec<&Command> = positions.iter().map(|position| &self.commands[*position]).collect();
-            for (position, answer) in positions.iter().zip(self.round(tx, &commands).await?) {
+            let claimed = rows::claim(tx, self.participant.name(), self.now, &commands).await?;
+            if number == 0 {
+                // The first round has claimed every key of the batch.
+                self.participant.lock(tx, &self.commands.iter().collect::<Vec<_>>()).await?;
+            }
+            for (position, answer) in positions.iter().zip(self.round(tx, &commands, claimed).await?) {
                 answers[*position] = Some(answer);
             }
         }
@@ -101,9 +109,13 @@ impl<P: Transactional> Batch<P> {
     }
 
     /// Handles commands with different keys.
-    async fn round(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<Vec<Counted>, DbErr> {
+    async fn round(
+        &self,
+        tx: &DatabaseTransaction,
+        commands: &[&Command],
+        mut claimed: BTreeMap<Uuid, Claimed>,
+    ) -> Result<Vec<Counted>, DbErr> {
         let name = self.participant.name();
-        let mut claimed = rows::claim(tx, name, self.now, commands).await?;
         let mut round = Round { answers: vec![None; commands.len()], ..Round::default() };
         let (mut executes, mut undos) = (Vec::new(), Vec::new());
         for (position, command) in commands.iter().enumerate() {
@@ -161,7 +173,7 @@ impl<P: Transactional> Batch<P> {
 struct Round {
     answers: Vec<Option<Counted>>,
     saved: Vec<Model>,
-    forgotten: Vec<sea_orm::prelude::Uuid>,
+    forgotten: Vec<Uuid>,
 }
 
 impl Round {

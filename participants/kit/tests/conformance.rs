@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use fixture::{LIMIT, Stack};
 use participant_kit::conformance::{self, Harness};
 use participant_kit::{ExternalHandler, ExternalOptions, Handler, InMemory, TransactionalHandler};
 use saga_defs::{Command, Outcome, Verb};
@@ -52,10 +53,14 @@ impl Harness for Subject {
     }
 }
 
-#[tokio::test]
-async fn transactional_participants_keep_the_contract() {
+fixture::on_every_stack! {
+    transactional_participants_keep_the_contract,
+    external_participants_keep_the_contract,
+}
+
+async fn transactional_participants_keep_the_contract(stack: Stack) {
     for undoable in [true, false] {
-        let owned = database().await;
+        let owned = database(stack).await;
         let counts = Arc::new(Counts::default());
         let table = Table { counts: Arc::clone(&counts), undoable };
         let handler = Arc::new(TransactionalHandler::new(owned.db.clone(), table));
@@ -63,10 +68,9 @@ async fn transactional_participants_keep_the_contract() {
     }
 }
 
-#[tokio::test]
-async fn external_participants_keep_the_contract() {
+async fn external_participants_keep_the_contract(stack: Stack) {
     for undoable in [true, false] {
-        let owned = database().await;
+        let owned = database(stack).await;
         let counts = Arc::new(Counts::default());
         let provider = Provider {
             counts: Arc::clone(&counts),
@@ -79,7 +83,7 @@ async fn external_participants_keep_the_contract() {
         let handler = Arc::new(ExternalHandler::new(owned.db.clone(), provider, options));
         let subject = Subject::new(handler, undoable, &counts).await;
         conformance::all(&subject).await;
-        assert_eq!(subject.desk.run.tasks.shutdown(support::LIMIT).await, 0);
+        assert_eq!(subject.desk.run.tasks.shutdown(LIMIT).await, 0);
     }
 }
 

@@ -7,6 +7,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::command;
 use participant_kit::{Effect, ExternalHandler, ExternalOptions};
 use saga_defs::message::{ALREADY_EXECUTED, FENCED, NOTHING_TO_UNDO};
@@ -14,7 +15,7 @@ use saga_defs::{Command, Outcome, Verb};
 use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Alias, Query};
 use serde_json::{Value, json};
-use support::{Counts, Desk, LIMIT, Owned, Provider, database};
+use support::{Counts, Desk, Provider, database};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
@@ -29,9 +30,9 @@ struct World {
 }
 
 impl World {
-    async fn new(undoable: bool) -> Self {
+    async fn new(stack: Stack, undoable: bool) -> Self {
         Self {
-            owned: database().await,
+            owned: database(stack).await,
             counts: Arc::default(),
             gate: Arc::new(Semaphore::new(0)),
             recorded: Arc::default(),
@@ -92,9 +93,21 @@ fn refused(outcome: &Outcome, expected: &str) {
     assert!(matches!(outcome, Outcome::Refused { code, .. } if code == expected), "{outcome:?}");
 }
 
-#[tokio::test]
-async fn an_open_call_is_not_made_twice_and_answers_the_first_attempt() {
-    let world = World::new(true).await;
+fixture::on_every_stack! {
+    an_open_call_is_not_made_twice_and_answers_the_first_attempt,
+    compensate_on_an_open_call_is_carried_out_after_the_verdict,
+    compensate_on_an_open_call_that_is_refused_finds_nothing,
+    what_cannot_be_undone_waits_for_the_verdict_and_stands,
+    an_unknown_verdict_is_asked_for_again_by_the_kit_itself,
+    a_run_that_died_in_a_call_is_continued_by_the_next,
+    a_run_that_died_in_an_undo_is_continued_by_the_next,
+    the_late_verdict_of_a_run_that_was_taken_over_changes_nothing,
+    a_lease_of_a_live_run_is_not_taken,
+    shutdown_finishes_the_call_in_hand,
+}
+
+async fn an_open_call_is_not_made_twice_and_answers_the_first_attempt(stack: Stack) {
+    let world = World::new(stack, true).await;
     let (desk, mut begun) = world.run(false).await;
     let first = world.execute(1, json!({"n": 5}));
     desk.hand_over(std::slice::from_ref(&first)).await;
@@ -106,9 +119,8 @@ async fn an_open_call_is_not_made_twice_and_answers_the_first_attempt() {
     assert_eq!(world.counted(), [1, 1, 0]);
 }
 
-#[tokio::test]
-async fn compensate_on_an_open_call_is_carried_out_after_the_verdict() {
-    let world = World::new(true).await;
+async fn compensate_on_an_open_call_is_carried_out_after_the_verdict(stack: Stack) {
+    let world = World::new(stack, true).await;
     let (desk, mut begun) = world.run(false).await;
     let (execute, compensate) = (world.execute(1, json!({"n": 5})), world.compensate(1));
     desk.hand_over(std::slice::from_ref(&execute)).await;
@@ -129,9 +141,8 @@ async fn compensate_on_an_open_call_is_carried_out_after_the_verdict() {
     assert_eq!(world.stored_commands().await, [None, None]);
 }
 
-#[tokio::test]
-async fn compensate_on_an_open_call_that_is_refused_finds_nothing() {
-    let world = World::new(true).await;
+async fn compensate_on_an_open_call_that_is_refused_finds_nothing(stack: Stack) {
+    let world = World::new(stack, true).await;
     let (desk, mut begun) = world.run(false).await;
     let (execute, compensate) = (world.execute(1, json!({"refuse": "declined"})), world.compensate(1));
     desk.hand_over(std::slice::from_ref(&execute)).await;
@@ -145,9 +156,8 @@ async fn compensate_on_an_open_call_that_is_refused_finds_nothing() {
     assert_eq!(world.stored_commands().await, [None, None]);
 }
 
-#[tokio::test]
-async fn what_cannot_be_undone_waits_for_the_verdict_and_stands() {
-    let world = World::new(false).await;
+async fn what_cannot_be_undone_waits_for_the_verdict_and_stands(stack: Stack) {
+    let world = World::new(stack, false).await;
     let (desk, mut begun) = world.run(false).await;
     let execute = world.execute(1, json!({"n": 5}));
     desk.hand_over(std::slice::from_ref(&execute)).await;
@@ -161,9 +171,8 @@ async fn what_cannot_be_undone_waits_for_the_verdict_and_stands() {
     assert_eq!(world.stored_commands().await[0], None, "nothing will ever need the command again");
 }
 
-#[tokio::test]
-async fn an_unknown_verdict_is_asked_for_again_by_the_kit_itself() {
-    let world = World::new(true).await;
+async fn an_unknown_verdict_is_asked_for_again_by_the_kit_itself(stack: Stack) {
+    let world = World::new(stack, true).await;
     world.gate.add_permits(10);
     let (desk, mut begun) = world.run(false).await;
     let execute = world.execute(1, json!({"n": 5, "retries": 1}));
@@ -175,9 +184,8 @@ async fn an_unknown_verdict_is_asked_for_again_by_the_kit_itself() {
     assert_eq!(world.counted(), [2, 1, 0]);
 }
 
-#[tokio::test]
-async fn a_run_that_died_in_a_call_is_continued_by_the_next() {
-    let world = World::new(true).await;
+async fn a_run_that_died_in_a_call_is_continued_by_the_next(stack: Stack) {
+    let world = World::new(stack, true).await;
     let closed = Arc::new(Semaphore::new(0));
     let (dead, mut begun) = world.run_through(false, closed).await;
     let (execute, compensate) = (world.execute(1, json!({"n": 5})), world.compensate(1));
@@ -194,9 +202,8 @@ async fn a_run_that_died_in_a_call_is_continued_by_the_next() {
     assert_eq!(world.counted(), [1, 1, 1]);
 }
 
-#[tokio::test]
-async fn a_run_that_died_in_an_undo_is_continued_by_the_next() {
-    let world = World::new(true).await;
+async fn a_run_that_died_in_an_undo_is_continued_by_the_next(stack: Stack) {
+    let world = World::new(stack, true).await;
     let only_one = Arc::new(Semaphore::new(1));
     let (dead, mut begun) = world.run_through(false, only_one).await;
     let (execute, compensate) = (world.execute(1, json!({"n": 5})), world.compensate(1));
@@ -212,9 +219,8 @@ async fn a_run_that_died_in_an_undo_is_continued_by_the_next() {
     assert_eq!(world.counted(), [1, 1, 1]);
 }
 
-#[tokio::test]
-async fn the_late_verdict_of_a_run_that_was_taken_over_changes_nothing() {
-    let world = World::new(true).await;
+async fn the_late_verdict_of_a_run_that_was_taken_over_changes_nothing(stack: Stack) {
+    let world = World::new(stack, true).await;
     let late = Arc::new(Semaphore::new(0));
     let (zombie, mut begun) = world.run_through(false, Arc::clone(&late)).await;
     let execute = world.execute(1, json!({"n": 5}));
@@ -229,9 +235,8 @@ async fn the_late_verdict_of_a_run_that_was_taken_over_changes_nothing() {
     assert_eq!(*world.recorded.lock().unwrap(), [(world.key, Verb::Execute)], "recorded once");
 }
 
-#[tokio::test]
-async fn a_lease_of_a_live_run_is_not_taken() {
-    let world = World::new(true).await;
+async fn a_lease_of_a_live_run_is_not_taken(stack: Stack) {
+    let world = World::new(stack, true).await;
     let (desk, mut begun) = world.run(false).await;
     let execute = world.execute(1, json!({"n": 5}));
     desk.hand_over(std::slice::from_ref(&execute)).await;
@@ -253,9 +258,8 @@ async fn a_lease_of_a_live_run_is_not_taken() {
     assert_eq!(world.counted(), [1, 1, 0]);
 }
 
-#[tokio::test]
-async fn shutdown_finishes_the_call_in_hand() {
-    let world = World::new(true).await;
+async fn shutdown_finishes_the_call_in_hand(stack: Stack) {
+    let world = World::new(stack, true).await;
     let (desk, mut begun) = world.run(false).await;
     let execute = world.execute(1, json!({"n": 5}));
     desk.hand_over(std::slice::from_ref(&execute)).await;

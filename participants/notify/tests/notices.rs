@@ -8,21 +8,18 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use db::Db;
+use fixture::{Owned, Stack};
 use notify::{Notify, Options};
 use participant_kit::{Effect, External};
 use runtime::http::{Role, Token, Tokens, auth, identify};
 use saga_defs::ids::{effect_key, provider_key};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm_migration::MigratorTrait;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-async fn database() -> (Db, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let db = Db::open_sqlite(&folder.path().join("notify.db")).await.unwrap();
-    migrations::Notify::up(db.writer(), None).await.unwrap();
-    (db, folder)
+async fn database(stack: Stack) -> Owned {
+    Owned::open::<migrations::Notify>(stack).await
 }
 
 fn effect(saga: u128) -> Effect {
@@ -80,13 +77,18 @@ async fn get(router: &Router, token: &str, path: &str) -> (StatusCode, Value) {
     (status, serde_json::from_slice(&bytes).unwrap())
 }
 
-#[tokio::test]
-async fn a_notice_is_written_once_and_a_refusal_not_at_all() {
-    let (db, _folder) = database().await;
-    record(&db, 1, 1_000_000, sent("sms")).await;
-    record(&db, 1, 2_000_000, sent("mail")).await;
-    record(&db, 2, 1_000_000, Outcome::refused("contract_violation", "")).await;
-    let (status, body) = get(&routes(&db), "admin", "/v1/notices").await;
+fixture::on_every_stack! {
+    a_notice_is_written_once_and_a_refusal_not_at_all,
+    the_list_is_paged_by_time_and_filtered_by_saga,
+    only_admins_read_and_only_what_exists_may_be_asked,
+}
+
+async fn a_notice_is_written_once_and_a_refusal_not_at_all(stack: Stack) {
+    let owned = database(stack).await;
+    record(&owned.db, 1, 1_000_000, sent("sms")).await;
+    record(&owned.db, 1, 2_000_000, sent("mail")).await;
+    record(&owned.db, 2, 1_000_000, Outcome::refused("contract_violation", "")).await;
+    let (status, body) = get(&routes(&owned.db), "admin", "/v1/notices").await;
     let notice = json!({
         "key": effect(1).command.key,
         "saga_id": Uuid::from_u128(1),
@@ -98,14 +100,13 @@ async fn a_notice_is_written_once_and_a_refusal_not_at_all() {
     assert_eq!((status, &body["data"]), (StatusCode::OK, &json!([notice])));
 }
 
-#[tokio::test]
-async fn the_list_is_paged_by_time_and_filtered_by_saga() {
-    let (db, _folder) = database().await;
+async fn the_list_is_paged_by_time_and_filtered_by_saga(stack: Stack) {
+    let owned = database(stack).await;
     // Two of the same instant, so that the key must break the tie.
     for (saga, at) in [(5, 1), (4, 2), (3, 2), (2, 3), (1, 4)] {
-        record(&db, saga, at, sent("mail")).await;
+        record(&owned.db, saga, at, sent("mail")).await;
     }
-    let router = routes(&db);
+    let router = routes(&owned.db);
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     for _page in 0..3 {
         let (_, body) = get(&router, "admin", &format!("/v1/notices?limit=2{cursor}")).await;
@@ -121,10 +122,9 @@ async fn the_list_is_paged_by_time_and_filtered_by_saga() {
     assert_eq!(body["data"].as_array().unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn only_admins_read_and_only_what_exists_may_be_asked() {
-    let (db, _folder) = database().await;
-    let router = routes(&db);
+async fn only_admins_read_and_only_what_exists_may_be_asked(stack: Stack) {
+    let owned = database(stack).await;
+    let router = routes(&owned.db);
     assert_eq!(get(&router, "client", "/v1/notices").await.0, StatusCode::FORBIDDEN);
     assert_eq!(get(&router, "nobody", "/v1/notices").await.0, StatusCode::UNAUTHORIZED);
     for query in ["colour=red", "saga_id=x", "cursor=x", "limit=0", "limit=201"] {

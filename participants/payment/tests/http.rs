@@ -7,18 +7,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
-use db::Db;
+use fixture::{Owned, Stack};
 use runtime::http::{Role, Token, Tokens, auth, identify};
 use sea_orm::{ConnectionTrait, sea_query::Query};
-use sea_orm_migration::MigratorTrait;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-async fn routes() -> (Router, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let db = Db::open_sqlite(&folder.path().join("payment.db")).await.unwrap();
-    migrations::Payment::up(db.writer(), None).await.unwrap();
+async fn routes(stack: Stack) -> (Router, Owned) {
+    let owned = Owned::open::<migrations::Payment>(stack).await;
     for saga in 1..=3_u128 {
         let row = Query::insert()
             .into_table("charges")
@@ -32,11 +29,11 @@ async fn routes() -> (Router, tempfile::TempDir) {
                 1_000_000_i64.into(),
             ])
             .to_owned();
-        db.writer().execute(&row).await.unwrap();
+        owned.db.writer().execute(&row).await.unwrap();
     }
     let token = |name: &str, role| Token { name: name.to_owned(), role, sha256: auth::sha256(name) };
     let tokens = Tokens::new(vec![token("admin", Role::Admin), token("client", Role::Client)]);
-    (identify(payment::http::router(db), Arc::new(tokens)), folder)
+    (identify(payment::http::router(owned.db.clone()), Arc::new(tokens)), owned)
 }
 
 async fn get(router: &Router, token: &str, path: &str) -> (StatusCode, Value) {
@@ -47,9 +44,14 @@ async fn get(router: &Router, token: &str, path: &str) -> (StatusCode, Value) {
     (status, serde_json::from_slice(&bytes).unwrap())
 }
 
-#[tokio::test]
-async fn an_admin_reads_the_payments_of_one_saga() {
-    let (router, _folder) = routes().await;
+fixture::on_every_stack! {
+    an_admin_reads_the_payments_of_one_saga,
+    the_list_is_paged,
+    only_admins_read_and_only_what_exists_may_be_asked,
+}
+
+async fn an_admin_reads_the_payments_of_one_saga(stack: Stack) {
+    let (router, _owned) = routes(stack).await;
     let path = format!("/v1/payments?saga_id={}", Uuid::from_u128(2));
     let (status, body) = get(&router, "admin", &path).await;
     assert_eq!(status, StatusCode::OK);
@@ -61,9 +63,8 @@ async fn an_admin_reads_the_payments_of_one_saga() {
     assert_eq!((&body["data"], &body["has_more"]), (&json!([saga]), &json!(false)));
 }
 
-#[tokio::test]
-async fn the_list_is_paged() {
-    let (router, _folder) = routes().await;
+async fn the_list_is_paged(stack: Stack) {
+    let (router, _owned) = routes(stack).await;
     let (_, first) = get(&router, "admin", "/v1/payments?limit=2").await;
     assert_eq!((first["data"].as_array().unwrap().len(), &first["has_more"]), (2, &json!(true)));
     let cursor = first["next_cursor"].as_str().unwrap();
@@ -72,9 +73,8 @@ async fn the_list_is_paged() {
     assert_eq!((second["data"].as_array().unwrap().len(), &second["has_more"]), (1, &json!(false)));
 }
 
-#[tokio::test]
-async fn only_admins_read_and_only_what_exists_may_be_asked() {
-    let (router, _folder) = routes().await;
+async fn only_admins_read_and_only_what_exists_may_be_asked(stack: Stack) {
+    let (router, _owned) = routes(stack).await;
     assert_eq!(get(&router, "client", "/v1/payments").await.0, StatusCode::FORBIDDEN);
     assert_eq!(get(&router, "nobody", "/v1/payments").await.0, StatusCode::UNAUTHORIZED);
     for query in ["colour=red", "saga_id=x", "cursor=x", "limit=0", "limit=201"] {

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
 use db::Db;
+use fixture::{Owned, Stack};
 use participant_kit::{Effect, External, Verdict};
 use payment::{Options, Payment, Undone, query};
 use providers::{Providers, Summary};
@@ -17,7 +18,6 @@ use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
 use saga_defs::ids::{effect_key, provider_key};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm_migration::MigratorTrait;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -290,11 +290,8 @@ async fn a_gateway_that_forgot_only_the_charge_is_not_taken_for_an_undo() {
     assert_eq!(intent.json::<Value>().await.unwrap()["status"], "created");
 }
 
-async fn ledger() -> (Db, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let db = Db::open_sqlite(&folder.path().join("payment.db")).await.unwrap();
-    migrations::Payment::up(db.writer(), None).await.unwrap();
-    (db, folder)
+async fn ledger(stack: Stack) -> Owned {
+    Owned::open::<migrations::Payment>(stack).await
 }
 
 async fn record(db: &Db, effect: &Effect, verb: Verb, verdict: &Verdict) {
@@ -309,44 +306,47 @@ async fn record(db: &Db, effect: &Effect, verb: Verb, verdict: &Verdict) {
     .unwrap();
 }
 
-#[tokio::test]
-async fn the_ledger_holds_each_movement_once_and_its_net_is_right() {
-    let (world, (db, _folder)) = (world(0, 5_000).await, ledger().await);
+fixture::on_every_stack! {
+    the_ledger_holds_each_movement_once_and_its_net_is_right,
+    pages_show_every_saga_once_in_order,
+}
+
+async fn the_ledger_holds_each_movement_once_and_its_net_is_right(stack: Stack) {
+    let (world, owned) = (world(0, 5_000).await, ledger(stack).await);
     let done = effect(1, "tok_visa");
     let charged = world.payment.execute(&done).await;
-    record(&db, &done, Verb::Execute, &charged).await;
-    record(&db, &done, Verb::Execute, &charged).await;
-    let of_saga = query::of_saga(&db, done.command.saga_id).await.unwrap();
+    record(&owned.db, &done, Verb::Execute, &charged).await;
+    record(&owned.db, &done, Verb::Execute, &charged).await;
+    let of_saga = query::of_saga(&owned.db, done.command.saga_id).await.unwrap();
     assert_eq!((of_saga.len(), of_saga[0].charges.len(), of_saga[0].net.amount_minor), (1, 1, 4_500));
 
     let undone = world.payment.undo(&undoing(&done)).await;
-    record(&db, &undoing(&done), Verb::Compensate, &undone).await;
-    record(&db, &undoing(&done), Verb::Compensate, &undone).await;
-    let of_saga = query::of_saga(&db, done.command.saga_id).await.unwrap();
+    record(&owned.db, &undoing(&done), Verb::Compensate, &undone).await;
+    record(&owned.db, &undoing(&done), Verb::Compensate, &undone).await;
+    let of_saga = query::of_saga(&owned.db, done.command.saga_id).await.unwrap();
     assert_eq!((of_saga[0].charges.len(), of_saga[0].refunds.len(), of_saga[0].net.amount_minor), (1, 1, 0));
 
     let refused = effect(2, "tok_declined");
-    record(&db, &refused, Verb::Execute, &world.payment.execute(&refused).await).await;
+    record(&owned.db, &refused, Verb::Execute, &world.payment.execute(&refused).await).await;
     let nothing = Verdict::Definite(Outcome::succeeded(json!({"nothing_to_undo": true})));
-    record(&db, &undoing(&refused), Verb::Compensate, &nothing).await;
-    assert!(query::of_saga(&db, refused.command.saga_id).await.unwrap().is_empty());
+    record(&owned.db, &undoing(&refused), Verb::Compensate, &nothing).await;
+    assert!(query::of_saga(&owned.db, refused.command.saga_id).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn pages_show_every_saga_once_in_order() {
-    let (db, _folder) = ledger().await;
+async fn pages_show_every_saga_once_in_order(stack: Stack) {
+    let owned = ledger(stack).await;
     for saga in 1..=7 {
         let charged = json!({"charge_id": "ch", "amount": {"amount_minor": saga, "currency": "EUR"}});
         let verdict = Verdict::Definite(Outcome::succeeded(charged));
-        record(&db, &effect(saga, "tok_visa"), Verb::Execute, &verdict).await;
+        record(&owned.db, &effect(saga, "tok_visa"), Verb::Execute, &verdict).await;
     }
     // Money given back that nobody took: the audit must see it.
     let refunded = json!({"undone": "refunded", "refund_id": "re", "amount": {"amount_minor": 5, "currency": "EUR"}});
-    record(&db, &effect(8, "tok_visa"), Verb::Compensate, &Verdict::Definite(Outcome::succeeded(refunded))).await;
+    record(&owned.db, &effect(8, "tok_visa"), Verb::Compensate, &Verdict::Definite(Outcome::succeeded(refunded))).await;
 
     let (mut nets, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
-        let page = query::page(&db, after, 3).await.unwrap();
+        let page = query::page(&owned.db, after, 3).await.unwrap();
         nets.extend(page.payments.iter().map(|payments| (payments.saga_id.as_u128(), payments.net.amount_minor)));
         pages += 1;
         after = page.next;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use db::Db;
+use fixture::{Owned, Stack};
 use participant_kit::external::{ExternalHandler, ExternalOptions};
 use participant_kit::handler::{Answered, Handler, Received, Replies, Run, Ticket};
 use payment::{Options, Payment, query};
@@ -13,7 +13,6 @@ use providers::Providers;
 use runtime::{SystemClock, Tasks};
 use saga_defs::ids::{command_id, effect_key};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm_migration::MigratorTrait;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -26,8 +25,7 @@ struct Served {
     run: Run,
     answers: mpsc::Receiver<Answered>,
     providers: Providers,
-    db: Db,
-    _folder: tempfile::TempDir,
+    owned: Owned,
 }
 
 impl Drop for Served {
@@ -36,7 +34,7 @@ impl Drop for Served {
     }
 }
 
-async fn served() -> Served {
+async fn served(stack: Stack) -> Served {
     let tasks = Tasks::new();
     let slow = providers::Options { slow_ms: 600, ..providers::Options::default() };
     let providers = Providers::new(slow, Arc::new(SystemClock), tasks.clone());
@@ -48,16 +46,14 @@ async fn served() -> Served {
         server.await.unwrap();
     });
 
-    let folder = tempfile::tempdir().unwrap();
-    let db = Db::open_sqlite(&folder.path().join("payment.db")).await.unwrap();
-    migrations::Payment::up(db.writer(), None).await.unwrap();
+    let owned = Owned::open::<migrations::Payment>(stack).await;
     let payment = Payment::new(&Options { gateway_url, timeout_ms: 200 }).unwrap();
     let options = ExternalOptions { sweep_every: Duration::from_millis(50), ..ExternalOptions::default() };
-    let handler = ExternalHandler::new(db.clone(), payment, options);
+    let handler = ExternalHandler::new(owned.db.clone(), payment, options);
     let (replies, answers) = Replies::channel(64);
     let run = Run { replies, tasks };
     handler.start(&run).await.unwrap();
-    Served { handler, run, answers, providers, db, _folder: folder }
+    Served { handler, run, answers, providers, owned }
 }
 
 fn saga_id() -> Uuid {
@@ -113,14 +109,18 @@ impl Served {
     }
 
     async fn net(&self) -> Option<(usize, usize, i64)> {
-        let payments = query::of_saga(&self.db, saga_id()).await.unwrap();
+        let payments = query::of_saga(&self.owned.db, saga_id()).await.unwrap();
         payments.first().map(|one| (one.charges.len(), one.refunds.len(), one.net.amount_minor))
     }
 }
 
-#[tokio::test]
-async fn a_charge_without_an_answer_is_booked_once_and_answered_alike_again() {
-    let mut served = served().await;
+fixture::on_every_stack! {
+    a_charge_without_an_answer_is_booked_once_and_answered_alike_again,
+    a_compensation_that_meets_a_slow_charge_ends_with_the_money_given_back,
+}
+
+async fn a_charge_without_an_answer_is_booked_once_and_answered_alike_again(stack: Stack) {
+    let mut served = served(stack).await;
     served.handle(charge("tok_timeout", 1)).await;
     let first = served.outcome(Verb::Execute).await;
     assert_eq!(first.as_str(), "succeeded");
@@ -130,9 +130,8 @@ async fn a_charge_without_an_answer_is_booked_once_and_answered_alike_again() {
     assert_eq!(served.providers.summary().accepted.charge, 1);
 }
 
-#[tokio::test]
-async fn a_compensation_that_meets_a_slow_charge_ends_with_the_money_given_back() {
-    let mut served = served().await;
+async fn a_compensation_that_meets_a_slow_charge_ends_with_the_money_given_back(stack: Stack) {
+    let mut served = served(stack).await;
     served.handle(charge("tok_slow", 1)).await;
     served.handle(command(Verb::Compensate, 2, Value::Null)).await;
     let undone = served.outcome(Verb::Compensate).await;

@@ -3,35 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use db::Db;
+use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::scripted;
 use participant_kit::handler::{Answered, Received, Replies, Run, Ticket};
 use participant_kit::{Effect, External, Handler, Transactional, Verdict};
 use runtime::Tasks;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
-use sea_orm_migration::MigratorTrait as _;
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 use uuid::Uuid;
 
-/// Longest any test waits for anything.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-
-/// A database file with an inbox, removed at the end.
-pub(crate) struct Owned {
-    pub(crate) db: Db,
-    _dir: tempfile::TempDir,
-}
-
-pub(crate) async fn database() -> Owned {
-    let dir = tempfile::tempdir().unwrap();
-    let db = Db::open_sqlite(&dir.path().join("owner.sqlite")).await.unwrap();
-    migrations::Clinic::up(db.writer(), None).await.unwrap();
-    Owned { db, _dir: dir }
+/// A database with an inbox.
+pub(crate) async fn database(stack: Stack) -> Owned {
+    Owned::open::<migrations::Clinic>(stack).await
 }
 
 /// How often each effect was called for, made and undone.
