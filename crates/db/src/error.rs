@@ -41,6 +41,18 @@ impl Error {
         }
     }
 
+    /// The name of the unique constraint or index that a statement ran into.
+    #[must_use]
+    pub fn unique_violation(&self) -> Option<&str> {
+        match self {
+            Self::Bug(error) => match driver(error)? {
+                Driver::Database(said) if said.is_unique_violation() => said.constraint(),
+                _ => None,
+            },
+            Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown | Self::SchemaName(_) => None,
+        }
+    }
+
     /// The error of a change whose commit was under way.
     pub(crate) fn of_commit(error: DbErr) -> Self {
         if is_definite(&error) { error.into() } else { Self::UnknownCommit(error) }
@@ -86,7 +98,8 @@ fn is_transient_code(code: &str) -> bool {
 /// Whether the server itself said that it did not commit, or was never asked to.
 fn is_definite(error: &DbErr) -> bool {
     match (error, driver(error)) {
-        (DbErr::ConnectionAcquire(_), _) => true,
+        // There was no session to send anything on.
+        (DbErr::ConnectionAcquire(_) | DbErr::Conn(_), _) => true,
         // A server that is going down (class 57, but for a cancelled statement) may have committed before.
         (_, Some(Driver::Database(said))) => said.code().is_some_and(|code| {
             code == "57014" || !["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class))

@@ -20,9 +20,10 @@ pub use error::Error;
 pub use postgres::PostgresOptions;
 use runtime::{Clock, SystemClock};
 use saga_defs::Timestamp;
+use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
 };
 
 /// How often a transaction that met a busy database is tried.
@@ -122,17 +123,19 @@ impl Db {
         task.await.map_err(|_| Error::Unknown)?
     }
 
-    /// Runs one writing statement that commits itself, in a task that nothing cancels, and returns its rows. On
-    /// PostgreSQL: the hot path's way around BEGIN.
+    /// Runs one statement of PostgreSQL that commits itself, in a task that nothing cancels, and returns its rows: the
+    /// hot path's way around BEGIN. The driver's own arguments, because sea-query's arrays can't hold nulls.
     ///
     /// # Errors
     /// As [`Db::transaction`]. Never tried again here.
+    ///
+    /// # Panics
+    /// On SQLite.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
-    pub async fn statement(&self, statement: Statement) -> Result<Vec<QueryResult>, Error> {
-        let writer = self.writer.clone();
-        // All rows are read, which includes the server's word that the commit is done.
-        let task = tokio::spawn(async move { writer.query_all_raw(statement).await });
-        task.await.map_err(|_| Error::Unknown)?.map_err(Error::of_commit)
+    pub async fn postgres_statement(&self, text: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, Error> {
+        let pool = self.writer.get_postgres_connection_pool().clone();
+        let task = tokio::spawn(async move { postgres::run(&pool, text, arguments).await });
+        task.await.map_err(|_| Error::Unknown)?
     }
 
     /// Whether the database takes writes: a transaction that changes no table, but could.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use runtime::Clock;
 use saga_defs::Timestamp;
-use sea_orm::sqlx::{Executor, Row};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement};
+use sea_orm::sqlx::postgres::{PgArguments, PgRow};
+use sea_orm::sqlx::{Executor, PgPool, Row, query_with};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -109,6 +110,16 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
             })
         });
     Ok(Database::connect(connect).await?)
+}
+
+/// Runs a statement that commits itself.
+pub(crate) async fn run(pool: &PgPool, text: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, Error> {
+    // Nothing was sent before there is a session.
+    let mut session =
+        pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))))?;
+    // All rows are read, which includes the server's word that the commit is done.
+    let rows = query_with(text, arguments).fetch_all(&mut *session).await;
+    rows.map_err(|error| Error::of_commit(DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))))
 }
 
 /// The server's time: what it said last, and the time that has passed here since.
