@@ -15,7 +15,7 @@ pub struct Engine;
 #[async_trait::async_trait]
 impl MigratorTrait for Engine {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First)]
+        vec![Box::new(First), Box::new(DeadLetters)]
     }
 }
 
@@ -41,6 +41,28 @@ impl MigrationTrait for First {
             manager.create_index(index).await?;
         }
         Ok(())
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+}
+
+/// Creates the table of dead letters.
+struct DeadLetters;
+
+impl MigrationName for DeadLetters {
+    fn name(&self) -> &str {
+        "engine_0002_dead_letters"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for DeadLetters {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_table(dead_letters()).await?;
+        manager.create_index(letters_by_state()).await
     }
 
     fn use_transaction(&self) -> Option<bool> {
@@ -192,4 +214,30 @@ fn definitions() -> TableCreateStatement {
         .col(big_integer("published_at"))
         .primary_key(Index::create().col("name").col("version"))
         .to_owned()
+}
+
+fn dead_letters() -> TableCreateStatement {
+    Table::create()
+        .table("dead_letters")
+        .col(pk_uuid("id"))
+        .col(string("queue"))
+        .col(string("reason"))
+        .col(text("detail"))
+        .col(big_integer("at"))
+        .col(integer("attempts"))
+        // How long the item was, where `body` holds only its beginning.
+        .col(big_integer_null("bytes"))
+        .col(string("state"))
+        // Who settled it last; stays when its item dies again.
+        .col(string_null("settled_by"))
+        .col(text_null("settled_reason"))
+        .col(big_integer_null("settled_at"))
+        .col(string("encoding"))
+        .col(text("body"))
+        .to_owned()
+}
+
+/// For lists, newest first, and for counting those that wait.
+fn letters_by_state() -> IndexCreateStatement {
+    Index::create().name("dead_letters_state_at_id").table("dead_letters").col("state").col("at").col("id").to_owned()
 }

@@ -101,6 +101,19 @@ pub enum Encoding {
     Base64,
 }
 
+impl Encoding {
+    /// What `body` stands for.
+    ///
+    /// # Errors
+    /// When it is not what this encoding says.
+    pub fn bytes(self, body: &str) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Utf8 => Ok(body.as_bytes().to_vec()),
+            Self::Base64 => BASE64.decode(body).map_err(Error::Base64),
+        }
+    }
+}
+
 /// An item that was set aside.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
@@ -138,11 +151,11 @@ impl fmt::Debug for DeadLetter {
 impl DeadLetter {
     /// The dead letter of `item`, which was in `queue`.
     #[must_use]
-    pub fn new(queue: impl Into<String>, reason: Reason, item: &[u8]) -> Self {
+    pub fn new(queue: &str, reason: Reason, item: &[u8]) -> Self {
         let (encoding, body, cut) = keep(item);
         Self {
             v: VERSION,
-            queue: clip(queue.into(), QUEUE_CHARS_MAX),
+            queue: clip(queue, QUEUE_CHARS_MAX),
             reason,
             detail: String::new(),
             at: None,
@@ -155,15 +168,15 @@ impl DeadLetter {
 
     /// The dead letter of an item that could not be read.
     #[must_use]
-    pub fn unreadable(queue: impl Into<String>, error: &Error, item: &[u8]) -> Self {
+    pub fn unreadable(queue: &str, error: &Error, item: &[u8]) -> Self {
         let (reason, detail) = explain(error);
-        Self::new(queue, reason, item).saying(detail)
+        Self::new(queue, reason, item).saying(&detail)
     }
 
     /// The same letter with this detail, which must tell nothing of what the item says.
     #[must_use]
-    pub fn saying(self, detail: impl Into<String>) -> Self {
-        Self { detail: clip(detail.into(), DETAIL_CHARS_MAX), ..self }
+    pub fn saying(self, detail: &str) -> Self {
+        Self { detail: clip(detail, DETAIL_CHARS_MAX), ..self }
     }
 
     /// The same letter after so many attempts.
@@ -189,10 +202,7 @@ impl DeadLetter {
     /// # Errors
     /// When the body is not what its encoding says.
     pub fn item(&self) -> Result<Vec<u8>, Error> {
-        match self.encoding {
-            Encoding::Utf8 => Ok(self.body.clone().into_bytes()),
-            Encoding::Base64 => BASE64.decode(&self.body).map_err(Error::Base64),
-        }
+        self.encoding.bytes(&self.body)
     }
 
     /// Writes a message body.
@@ -213,7 +223,7 @@ impl DeadLetter {
         if said.v != VERSION {
             return Err(Error::Version(said.v));
         }
-        let kept = Self::new(said.queue.clone(), said.reason, &said.item()?).saying(said.detail).after(said.attempts);
+        let kept = Self::new(&said.queue, said.reason, &said.item()?).saying(&said.detail).after(said.attempts);
         Ok(Self { at: said.at, bytes: said.bytes.or(kept.bytes), ..kept })
     }
 }
@@ -230,7 +240,7 @@ fn keep(item: &[u8]) -> (Encoding, String, bool) {
     }
 }
 
-fn clip(text: String, chars_max: usize) -> String {
+fn clip(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).map(|letter| if letter == '\0' { '\u{fffd}' } else { letter }).collect()
 }
 

@@ -9,10 +9,12 @@ use std::fmt;
 
 use async_trait::async_trait;
 use saga_core::Status;
-use saga_defs::Timestamp;
+use saga_defs::{DeadLetter, Timestamp};
 use uuid::Uuid;
 
 pub mod types;
+
+pub mod dead_letters;
 
 pub mod conformance;
 
@@ -25,6 +27,7 @@ mod sql;
 /// Groups the winners' commands into messages, for every implementation alike.
 mod messages;
 
+pub use dead_letters::{KeptLetter, LetterFilter, LetterState, LetterSummary, Settled, Settlement, Settling};
 pub use memory::{Fault, MemoryStore};
 pub use replay::{Mismatch, check_replay};
 pub use sql::SqlStore;
@@ -105,6 +108,22 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// How many late replies contradict what their saga ended on.
     async fn contradictions(&self) -> Result<u64, Error>;
+
+    /// Keeps dead letters. One that waits already is left as it is; one that was settled and died again waits again.
+    async fn keep_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), Error>;
+
+    /// Dead letters that fit, newest first, without their items.
+    async fn dead_letters(&self, filter: &LetterFilter, limit: u64) -> Result<Vec<LetterSummary>, Error>;
+
+    /// One dead letter, with its item.
+    async fn dead_letter(&self, id: Uuid) -> Result<Option<KeptLetter>, Error>;
+
+    /// Settles a waiting letter, and puts what is sent again into the outbox, due at once. False, and nothing is
+    /// changed, when it does not wait.
+    async fn settle_dead_letter(&self, id: Uuid, settlement: &Settlement) -> Result<bool, Error>;
+
+    /// How many dead letters wait for a person.
+    async fn dead_letters_waiting(&self) -> Result<u64, Error>;
 
     /// The versions of these sagas, for those who wait on them.
     async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error>;

@@ -29,6 +29,8 @@ mod queries;
 
 mod facts;
 
+mod dead_letters;
+
 mod races;
 
 /// A clock that stands still until it is told to go on.
@@ -129,6 +131,12 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     facts::publishing_again_changes_nothing(&world().await).await;
     facts::changed_content_is_refused_whole(&world().await).await;
     facts::the_store_can_be_written(&world().await).await;
+
+    dead_letters::a_letter_is_kept_once_and_whole(&world().await).await;
+    dead_letters::lists_are_filtered_and_paged(&world().await).await;
+    dead_letters::a_letter_is_settled_once(&world().await).await;
+    dead_letters::a_replay_is_in_the_outbox_at_once(&world().await).await;
+    dead_letters::a_settled_letter_that_dies_again_waits_again(&world().await).await;
 
     races::run(world).await
 }

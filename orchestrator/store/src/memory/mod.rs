@@ -11,20 +11,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use runtime::Clock;
 use saga_core::Status;
-use saga_defs::Timestamp;
+use saga_defs::{DeadLetter, Timestamp};
 use sea_orm::DbErr;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
 use crate::{
-    Batch, Committed, Error, Filter, HistoryRow, LateReply, Loaded, OutboxLoad, OutboxMessage, PublishedDefinition,
-    Store, Summary,
+    Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, LetterFilter, LetterSummary, Loaded,
+    OutboxLoad, OutboxMessage, PublishedDefinition, Settlement, Store, Summary,
 };
 
 use tables::Tables;
 
 /// The tables, without any waiting.
 mod tables;
+
+mod dead_letters;
 
 /// What can go wrong with a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,9 +45,18 @@ pub enum Fault {
 struct Faults {
     next: VecDeque<Fault>,
     fired: BTreeMap<Fault, u64>,
+    /// Keeps of dead letters that will fail.
+    keeps: u64,
 }
 
 impl Faults {
+    /// Whether this keep of dead letters fails.
+    fn takes_a_keep(&mut self) -> bool {
+        let fails = self.keeps > 0;
+        self.keeps = self.keeps.saturating_sub(1);
+        fails
+    }
+
     /// The fault that this commit meets, if it meets one.
     fn take(&mut self, batch: &Batch) -> Option<Fault> {
         let fault = *self.next.front()?;
@@ -79,6 +90,17 @@ impl MemoryStore {
     /// Makes a later commit meet `fault`: the next one, or the next after those that faults wait for already.
     pub fn fail_next(&self, fault: Fault) {
         lock(&self.faults).next.push_back(fault);
+    }
+
+    /// Makes the next `times` keeps of dead letters find the store out of reach.
+    pub fn fail_keeps(&self, times: u64) {
+        lock(&self.faults).keeps = times;
+    }
+
+    /// How many keeps of dead letters are still to fail.
+    #[must_use]
+    pub fn keeps_to_fail(&self) -> u64 {
+        lock(&self.faults).keeps
     }
 
     /// How many commits met `fault`.
@@ -193,6 +215,35 @@ impl Store for MemoryStore {
     async fn contradictions(&self) -> Result<u64, Error> {
         yield_now().await;
         Ok(self.tables().contradictions())
+    }
+
+    async fn keep_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), Error> {
+        yield_now().await;
+        if lock(&self.faults).takes_a_keep() {
+            return Err(Error::Unavailable(db::Error::Transient(injected())));
+        }
+        self.tables().letters.keep(letters, self.clock.now());
+        Ok(())
+    }
+
+    async fn dead_letters(&self, filter: &LetterFilter, limit: u64) -> Result<Vec<LetterSummary>, Error> {
+        yield_now().await;
+        Ok(self.tables().letters.list(filter, tables::at_most(limit)))
+    }
+
+    async fn dead_letter(&self, id: Uuid) -> Result<Option<KeptLetter>, Error> {
+        yield_now().await;
+        Ok(self.tables().letters.get(id))
+    }
+
+    async fn settle_dead_letter(&self, id: Uuid, settlement: &Settlement) -> Result<bool, Error> {
+        yield_now().await;
+        Ok(self.tables().settle(id, settlement, self.clock.now()))
+    }
+
+    async fn dead_letters_waiting(&self) -> Result<u64, Error> {
+        yield_now().await;
+        Ok(self.tables().letters.waiting())
     }
 
     async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {

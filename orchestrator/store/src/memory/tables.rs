@@ -12,10 +12,11 @@ use sea_orm::DbErr;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::dead_letters::Letters;
 use crate::messages::{self, HEAD_START_MS, backoff_ms};
 use crate::{
     Batch, Committed, Error, Filter, Guard, Header, HistoryRow, LateReason, LateReply, OutboxLoad, OutboxMessage,
-    Outcome, PublishedDefinition, StartKey, State, Stored, Summary, Transition,
+    Outcome, PublishedDefinition, Settlement, Settling, StartKey, State, Stored, Summary, Transition,
 };
 
 /// Most late replies that a saga's list shows.
@@ -50,6 +51,7 @@ pub(super) struct Tables {
     outbox: BTreeMap<Uuid, Queued>,
     late: BTreeMap<(Uuid, Uuid, LateReason), LateReply>,
     definitions: BTreeMap<(String, u32), PublishedDefinition>,
+    pub(super) letters: Letters,
 }
 
 /// The first saga of `batch` that is guarded by a version.
@@ -58,7 +60,7 @@ pub(super) fn first_swap(batch: &Batch) -> Option<Uuid> {
     batch.transitions.iter().find(swap).map(|transition| transition.header.id)
 }
 
-fn at_most(limit: u64) -> usize {
+pub(super) fn at_most(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
@@ -245,6 +247,15 @@ impl Tables {
 
     pub(super) fn contradictions(&self) -> u64 {
         self.late.values().filter(|reply| reply.reason == LateReason::Contradiction).count() as u64
+    }
+
+    /// Settles a waiting dead letter, and queues what is sent again.
+    pub(super) fn settle(&mut self, id: Uuid, settlement: &Settlement, now: Timestamp) -> bool {
+        let settled = self.letters.settle(id, settlement, now);
+        if let (true, Settling::Replay(Some(message))) = (settled, &settlement.how) {
+            self.outbox.insert(message.id, Queued { message: message.clone(), due_at: now, created_at: now });
+        }
+        settled
     }
 
     pub(super) fn versions(&self, ids: &[Uuid]) -> Vec<(Uuid, u64)> {

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use db::Db;
 use saga_core::Status;
-use saga_defs::Timestamp;
+use saga_defs::{DeadLetter, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, FromQueryResult, StatementBuilder};
 use uuid::Uuid;
 
 use crate::{
-    Batch, Committed, Error, Filter, HistoryRow, LateReply, Loaded, OutboxLoad, OutboxMessage, PublishedDefinition,
-    Store, Summary,
+    Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, LetterFilter, LetterSummary, Loaded,
+    OutboxLoad, OutboxMessage, PublishedDefinition, Settlement, Store, Summary,
 };
 
 /// Sets as one bound parameter.
@@ -39,6 +39,8 @@ mod outbox;
 mod timers_sql;
 
 mod late;
+
+mod dead_letters;
 
 mod query;
 
@@ -157,6 +159,26 @@ impl Store for SqlStore {
 
     async fn contradictions(&self) -> Result<u64, Error> {
         late::contradictions(self).await
+    }
+
+    async fn keep_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), Error> {
+        dead_letters::keep(self, letters).await
+    }
+
+    async fn dead_letters(&self, filter: &LetterFilter, limit: u64) -> Result<Vec<LetterSummary>, Error> {
+        dead_letters::list(self, filter, limit).await
+    }
+
+    async fn dead_letter(&self, id: Uuid) -> Result<Option<KeptLetter>, Error> {
+        dead_letters::get(self, id).await
+    }
+
+    async fn settle_dead_letter(&self, id: Uuid, settlement: &Settlement) -> Result<bool, Error> {
+        dead_letters::settle(self, id, settlement).await
+    }
+
+    async fn dead_letters_waiting(&self) -> Result<u64, Error> {
+        dead_letters::waiting(self).await
     }
 
     async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
