@@ -2,91 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
-use booking::Booking;
+mod support;
+
 use clinic::query::{AppointmentFilter, SlotFilter};
 use clinic::seed::slot_id;
-use clinic::{appointments, audit, query, slots};
-use confirmation::Confirmation;
-use db::Db;
-use fixture::{Owned, Stack};
-use participant_kit::TransactionalHandler;
-use participant_kit::conformance::command;
-use saga_defs::contract::booking::{Reserved, SLOT_IN_PAST, SLOT_TAKEN, SLOT_UNKNOWN};
+use clinic::{appointments, query, slots};
+use fixture::Stack;
+use saga_defs::contract::booking::{SLOT_IN_PAST, SLOT_TAKEN, SLOT_UNKNOWN};
 use saga_defs::contract::confirmation::RESERVATION_EXPIRED;
 use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION, FENCED};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm::EntityTrait as _;
-use serde_json::{Value, json};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
+use serde_json::json;
+use support::{Clinic, SLOTS, fence, named, refused, release, reserve, reserved};
 use uuid::Uuid;
-
-struct Clinic {
-    db: Db,
-    booking: TransactionalHandler<Booking>,
-    confirmation: TransactionalHandler<Confirmation>,
-    _owned: Owned,
-}
-
-impl Clinic {
-    async fn new(stack: Stack) -> Self {
-        let clinic = Self::empty(stack).await;
-        clinic::seed(&clinic.db, 4, clinic.db.now()).await.unwrap();
-        clinic
-    }
-
-    async fn empty(stack: Stack) -> Self {
-        let owned = Owned::open::<migrations::Clinic>(stack).await;
-        let db = owned.db.clone();
-        let booking = TransactionalHandler::new(db.clone(), Booking);
-        let confirmation = TransactionalHandler::new(db.clone(), Confirmation);
-        Self { db, booking, confirmation, _owned: owned }
-    }
-
-    async fn book(&self, command: &Command) -> Outcome {
-        self.booking.apply(&[command]).await.unwrap().remove(0)
-    }
-
-    async fn confirm(&self, saga: u128, appointment_id: Uuid) -> Outcome {
-        let payload = json!({ "appointment_id": appointment_id });
-        let command = named("confirmation", saga, Verb::Execute, payload);
-        self.confirmation.apply(&[&command]).await.unwrap().remove(0)
-    }
-
-    async fn slot(&self, n: u32) -> slots::Model {
-        slots::Entity::find_by_id(slot_id(n)).one(self.db.reader()).await.unwrap().unwrap()
-    }
-
-    async fn contradictions(&self) -> (Vec<Uuid>, Vec<Uuid>) {
-        let double = audit::double_booked_slots(&self.db, None, 100).await.unwrap();
-        (double, audit::contradicting_slots(&self.db, None, 100).await.unwrap())
-    }
-}
-
-/// A command of saga number `saga`; its key differs by participant.
-fn named(participant: &str, saga: u128, verb: Verb, payload: Value) -> Command {
-    let saga_id = Uuid::from_u128(saga);
-    let key = saga_defs::ids::effect_key(saga_id, participant, 0);
-    Command { saga_id, ..command(participant, key, verb, 1, payload) }
-}
-
-fn reserve(saga: u128, slot: Uuid) -> Command {
-    let patient = json!({"name": "Ada", "phone": "+15005550006", "email": "ada@example.org"});
-    named("booking", saga, Verb::Execute, json!({"slot_id": slot, "patient": patient}))
-}
-
-fn release(saga: u128) -> Command {
-    named("booking", saga, Verb::Compensate, Value::Null)
-}
-
-fn refused(outcome: &Outcome, expected: &str) {
-    assert!(matches!(outcome, Outcome::Refused { code, .. } if code == expected), "{outcome:?} is not {expected}");
-}
-
-fn reserved(outcome: &Outcome) -> Reserved {
-    match outcome {
-        Outcome::Succeeded { output } => serde_json::from_value(output.clone()).unwrap(),
-        Outcome::Refused { .. } | Outcome::Retry { .. } => panic!("{outcome:?} is not a reservation"),
-    }
-}
 
 fixture::on_every_stack! {
     of_many_sagas_in_one_batch_one_gets_the_slot,
@@ -95,6 +25,7 @@ fixture::on_every_stack! {
     only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands,
     a_released_appointment_is_not_confirmed,
     a_key_of_one_participant_is_not_answered_by_another,
+    an_active_appointment_keeps_a_slot_that_calls_itself_free,
 }
 
 async fn of_many_sagas_in_one_batch_one_gets_the_slot(stack: Stack) {
@@ -142,8 +73,7 @@ async fn only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands(
     refused(&clinic.confirm(2, held.appointment_id).await, RESERVATION_EXPIRED);
     assert!(matches!(clinic.confirm(1, held.appointment_id).await, Outcome::Succeeded { .. }));
     assert_eq!(clinic.slot(0).await.status, slots::Status::Booked);
-    let fence = named("confirmation", 1, Verb::Compensate, Value::Null);
-    refused(&clinic.confirmation.apply(&[&fence]).await.unwrap()[0], ALREADY_EXECUTED);
+    refused(&clinic.confirmation.apply(&[&fence(1)]).await.unwrap()[0], ALREADY_EXECUTED);
     refused(&clinic.book(&release(1)).await, appointments::APPOINTMENT_CONFIRMED);
     assert_eq!(clinic.slot(0).await.status, slots::Status::Booked);
     assert_eq!(clinic.contradictions().await, (vec![], vec![]));
@@ -155,7 +85,7 @@ async fn a_released_appointment_is_not_confirmed(stack: Stack) {
     clinic.book(&release(1)).await;
     refused(&clinic.confirm(1, held.appointment_id).await, RESERVATION_EXPIRED);
     let free = SlotFilter { status: Some(slots::Status::Free), ..SlotFilter::default() };
-    assert_eq!(query::slots(&clinic.db, &free, None, 10).await.unwrap().len(), 4);
+    assert_eq!(query::slots(&clinic.db, &free, None, 100).await.unwrap().len(), SLOTS as usize);
 }
 
 async fn a_key_of_one_participant_is_not_answered_by_another(stack: Stack) {
@@ -164,4 +94,15 @@ async fn a_key_of_one_participant_is_not_answered_by_another(stack: Stack) {
     clinic.book(&held).await;
     let crossed = Command { participant: "confirmation".to_owned(), ..held };
     refused(&clinic.confirmation.apply(&[&crossed]).await.unwrap()[0], CONTRACT_VIOLATION);
+}
+
+async fn an_active_appointment_keeps_a_slot_that_calls_itself_free(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
+    clinic.book(&reserve(1, slot_id(0))).await;
+    let wrong = slots::Entity::update_many()
+        .col_expr(slots::Column::Status, Expr::value(slots::Status::Free))
+        .filter(slots::Column::Id.eq(slot_id(0)));
+    wrong.exec(clinic.db.writer()).await.unwrap();
+    refused(&clinic.book(&reserve(2, slot_id(0))).await, SLOT_TAKEN);
+    assert_eq!(clinic.contradictions().await, (vec![], vec![slot_id(0)]), "the audit shows it");
 }

@@ -12,6 +12,7 @@ use participant_kit::conformance::command;
 use participant_kit::handler::{Received, Run};
 use participant_kit::{Error, Handler, InMemory, Options, serve};
 use runtime::Tasks;
+use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_defs::{Command, Outcome, Reply, Verb, message};
 use sea_orm::DbErr;
 use serde_json::json;
@@ -27,6 +28,7 @@ struct Engine {
     tasks: Tasks,
     publisher: Arc<dyn Publisher>,
     replies: Box<dyn Consumer>,
+    dead: Box<dyn Consumer>,
     transport: InProcess,
     sent: u128,
 }
@@ -34,11 +36,16 @@ struct Engine {
 impl Engine {
     fn with(handler: impl Handler, faults: Option<Faults>) -> Self {
         let queue = Queue::Participant(handler.participant().to_owned());
-        let transport = InProcess::new(&Queues { queues: vec![queue, Queue::Replies], capacity: 1_000, faults });
+        let transport = InProcess::new(&Queues {
+            queues: vec![queue, Queue::Replies, Queue::DeadLetters],
+            capacity: 1_000,
+            faults,
+        });
         let tasks = Tasks::new();
         serve(Arc::new(handler), &transport, &tasks, Options::default());
         let (publisher, replies) = (transport.publisher(), transport.consumer(&Queue::Replies, 1_000));
-        Self { tasks, publisher, replies, transport, sent: 0 }
+        let dead = transport.consumer(&Queue::DeadLetters, 2_000);
+        Self { tasks, publisher, replies, dead, transport, sent: 0 }
     }
 
     fn send(&mut self, body: String) -> Message {
@@ -55,6 +62,19 @@ impl Engine {
         let deliveries = received.expect("the transport is open");
         let replies = deliveries.iter().flat_map(|one| message::decode::<Reply>(&one.body).unwrap());
         (replies.map(Result::unwrap).collect(), deliveries.iter().map(|one| one.tag).collect())
+    }
+
+    /// So many dead letters in order, and the tags to acknowledge.
+    async fn letters(&mut self, count: usize) -> (Vec<DeadLetter>, Vec<u64>) {
+        let (mut letters, mut tags) = (Vec::new(), Vec::new());
+        while letters.len() < count {
+            let received = tokio::time::timeout(LIMIT, self.dead.receive(100)).await.expect("dead letters in time");
+            for delivery in received.expect("the transport is open") {
+                letters.push(DeadLetter::decode(&delivery.body).unwrap());
+                tags.push(delivery.tag);
+            }
+        }
+        (letters, tags)
     }
 
     async fn settled(&self) -> Vec<Settled> {
@@ -83,16 +103,66 @@ async fn a_delivery_is_acknowledged_only_when_its_replies_are_safe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_dropped_and_its_neighbours_go_through() {
+async fn what_cannot_be_read_is_set_aside_and_its_neighbours_go_through() {
     let mut engine = Engine::with(memory(), None);
-    let foreign = Command { participant: "other".to_owned(), ..execute(3) };
-    let unreadable = engine.send("not JSON".to_owned());
-    assert_eq!(engine.settled().await, [Settled { id: unreadable.id, confirmed: true }]);
-    let mixed = engine.send(json!([{"v": 1}, execute(1), foreign]).to_string());
+    let foreign = serde_json::to_string(&Command { participant: "other".to_owned(), ..execute(3) }).unwrap();
+    let good = serde_json::to_string(&execute(1)).unwrap();
+    let future = r#"{"v": 2, "verb": "forget"}"#;
+    let mixed = engine.send(format!(r#"[{{"v":  1}}, {good}, {foreign}, {future}]"#));
     let (replies, tags) = engine.receive().await;
     assert_eq!(replies.iter().map(|reply| reply.key.as_u128()).collect::<Vec<_>>(), [1]);
     engine.replies.acknowledge(&tags).await;
+    let (letters, tags) = engine.letters(3).await;
+    let expected =
+        [(Reason::BadJson, r#"{"v":  1}"#), (Reason::WrongParticipant, &foreign), (Reason::UnknownVersion, future)];
+    let found: Vec<_> = letters.iter().map(|letter| (letter.reason, letter.body.as_str())).collect();
+    assert_eq!(found, expected, "each as the exact text that it was");
+    assert!(letters.iter().all(|letter| letter.queue == "bookend.memory"));
+    let early = tokio::time::timeout(Duration::from_secs(60), engine.publisher.settled()).await;
+    assert!(early.is_err(), "acknowledged before the dead letters were safe: {early:?}");
+    engine.dead.acknowledge(&tags).await;
     assert_eq!(engine.settled().await, [Settled { id: mixed.id, confirmed: true }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_no_message_is_set_aside_whole() {
+    let mut engine = Engine::with(memory(), None);
+    let oversized = format!("[{}]", " ".repeat(message::BODY_BYTES_MAX));
+    for (body, reason) in [("not JSON".to_owned(), Reason::BadJson), (oversized, Reason::Oversized)] {
+        let sent = engine.send(body.clone());
+        let (letters, tags) = engine.letters(1).await;
+        assert_eq!((letters[0].reason, &letters[0].body), (reason, &body));
+        engine.dead.acknowledge(&tags).await;
+        assert_eq!(engine.settled().await, [Settled { id: sent.id, confirmed: true }]);
+    }
+    let empty = engine.send("[]".to_owned());
+    assert_eq!(engine.settled().await, [Settled { id: empty.id, confirmed: true }], "there is nothing to set aside");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_of_dead_letters_holds_up_no_reply() {
+    let mut engine = Engine::with(memory(), None);
+    let strangers = engine.transport.publisher();
+    let mut n = 1_000_000;
+    while strangers.publish(&[Message::new(Uuid::from_u128(n), Queue::DeadLetters, "{}")]) == [Handed::Over] {
+        n += 1;
+    }
+    let held = engine.send("not JSON".to_owned());
+    for key in 1..=20 {
+        let sent = engine.send(message::encode(&[execute(key)]).remove(0));
+        let (replies, tags) = engine.receive().await;
+        assert_eq!(replies[0].key.as_u128(), key);
+        engine.replies.acknowledge(&tags).await;
+        assert_eq!(engine.settled().await, [Settled { id: sent.id, confirmed: true }]);
+    }
+    let mut tags: Vec<u64> = Vec::new();
+    while tags.len() < 1_001 {
+        let deliveries = engine.dead.receive(1_000).await.expect("the transport is open");
+        let taken: Vec<u64> = deliveries.iter().map(|one| one.tag).collect();
+        engine.dead.acknowledge(&taken).await;
+        tags.extend(taken);
+    }
+    assert_eq!(engine.settled().await, [Settled { id: held.id, confirmed: true }], "once there was room");
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +258,7 @@ async fn a_busy_database_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_that_always_fails_is_left_unanswered_and_the_others_go_through() {
+async fn a_command_that_always_fails_is_set_aside_and_the_others_go_through() {
     let guilty = Some(Uuid::from_u128(3));
     let mut engine = Engine::with(Troubled { inner: memory(), busy: AtomicU32::new(0), guilty }, None);
     let commands: Vec<Command> = (1..=5).map(execute).collect();
@@ -200,6 +270,10 @@ async fn a_command_that_always_fails_is_left_unanswered_and_the_others_go_throug
         engine.replies.acknowledge(&tags).await;
     }
     assert_eq!(answered, BTreeSet::from([1, 2, 4, 5]));
+    let (letters, tags) = engine.letters(1).await;
+    assert_eq!((letters[0].reason, letters[0].attempts), (Reason::Failed, Options::default().poison_attempts_max));
+    assert_eq!(message::read::<Command>(&letters[0].body).unwrap(), execute(3));
+    engine.dead.acknowledge(&tags).await;
     assert_eq!(engine.settled().await, [Settled { id: message.id, confirmed: true }]);
 }
 

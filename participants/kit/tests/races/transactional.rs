@@ -246,8 +246,10 @@ async fn keys_are_claimed_in_one_order_whatever_order_they_come_in() {
 async fn rows_that_are_there_already_are_locked_in_one_order() {
     let world = World::new(true).await;
     let keys = [10, 20, 30];
-    let all = keys.map(execute);
-    world.second.apply(&all.iter().collect::<Vec<_>>()).await.unwrap();
+    // The table has them in the opposite order.
+    for key in keys.into_iter().rev() {
+        world.second.apply(&[&execute(key)]).await.unwrap();
+    }
     let third = TransactionalHandler::new(
         world.owned.instance("third").await,
         Slow { counts: Arc::clone(&world.counts), undoable: true, hold: None },
@@ -259,6 +261,7 @@ async fn rows_that_are_there_already_are_locked_in_one_order() {
         world.owned.blocked("second", "watch").await;
         let seen = async {
             world.owned.blocked("third", "second").await;
+            world.owned.free(&row(30)).await;
             middle.commit().await.unwrap();
         };
         tokio::join!(third.apply(&down), seen).0.unwrap()
