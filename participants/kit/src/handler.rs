@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use runtime::Tasks;
-use saga_defs::{Command, Reply};
+use saga_defs::{Command, DeadLetter, Reply};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -27,11 +27,13 @@ pub struct Received {
     pub ticket: Ticket,
 }
 
-/// What a handler says: a reply, a ticket back, or both.
+/// What a handler says: a reply, a dead letter, or neither, and whose ticket comes back with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
     /// To be published. `None` answers with silence, which the engine takes as unknown.
     pub reply: Option<Reply>,
+    /// To be published instead of a reply: what was in hand can't be handled.
+    pub letter: Option<DeadLetter>,
     /// The delivery that this was the answer for. `None` for a reply that nobody in hand asked for.
     pub ticket: Option<Ticket>,
 }
@@ -50,12 +52,17 @@ impl Replies {
 
     /// Answers a command in hand, or, without a ticket, says what nobody in hand asked for.
     pub async fn send(&self, reply: Reply, ticket: Option<Ticket>) {
-        self.hand_over(Answered { reply: Some(reply), ticket }).await;
+        self.hand_over(Answered { reply: Some(reply), letter: None, ticket }).await;
     }
 
     /// Gives a ticket back without an answer: the attempt stays unknown to the engine, which asks again.
     pub async fn give_up(&self, ticket: Ticket) {
-        self.hand_over(Answered { reply: None, ticket: Some(ticket) }).await;
+        self.hand_over(Answered { reply: None, letter: None, ticket: Some(ticket) }).await;
+    }
+
+    /// Sets aside what was in hand. Its ticket comes back once the dead letter is safe.
+    pub async fn set_aside(&self, letter: DeadLetter, ticket: Ticket) {
+        self.hand_over(Answered { reply: None, letter: Some(letter), ticket: Some(ticket) }).await;
     }
 
     async fn hand_over(&self, answered: Answered) {

@@ -23,6 +23,8 @@ pub mod external;
 
 mod publish;
 
+mod aside;
+
 pub mod serve;
 
 pub mod memory;

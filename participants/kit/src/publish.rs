@@ -1,15 +1,15 @@
-//! Publishes a participant's replies and tells the intake when they are safe.
+//! Publishes a participant's replies and dead letters and tells the intake when they are safe.
 //!
 //! A participant has no outbox: an unconfirmed reply is published again from memory, and a reply lost with this
 //! process is given again from the inbox, because its delivery was not acknowledged. Must hold: what is in hand is
-//! bounded, and fates are listened to whatever else is waited for.
+//! bounded, and fates are listened to whatever else is waited for; no queue that is full holds up the other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use saga_defs::{Reply, message};
+use saga_defs::{DeadLetter, Reply, message};
 use tokio::sync::mpsc;
 use transport::{Handed, Message, Publisher, Queue, Settled};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use crate::serve::Options;
 /// Pause after a publisher had no room, in case it says at once that it has.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
-/// Replies that were encoded together, and the tickets they give back.
+/// Messages that give tickets back once all of them are safe.
 #[derive(Debug)]
 struct Group {
     tickets: Vec<Ticket>,
@@ -62,6 +62,7 @@ impl Outgoing {
         let mut buffer = Vec::new();
         while open || !self.group_of.is_empty() {
             let room = self.group_of.len() < self.options.replies_max;
+            let wanted = [Queue::Replies, Queue::DeadLetters].map(|queue| self.waits_for(&queue));
             let publisher = Arc::clone(&self.publisher);
             tokio::select! {
                 biased;
@@ -76,7 +77,7 @@ impl Outgoing {
                         return;
                     }
                 }
-                () = wait_for_room(&*publisher), if !self.waiting.is_empty() => self.publish(),
+                () = wait_for_room(&*publisher, wanted), if !self.waiting.is_empty() => self.publish(),
                 () = patience(&tasks, self.options.drain), if !open => {
                     tracing::warn!(replies = self.group_of.len(), "stopped before all replies were confirmed");
                     return;
@@ -87,23 +88,56 @@ impl Outgoing {
 
     /// Encodes answers and hands them over. False when the intake is gone.
     async fn accept(&mut self, answers: Vec<Answered>) -> bool {
-        let tickets: Vec<Ticket> = answers.iter().filter_map(|answer| answer.ticket).collect();
-        let replies: Vec<Reply> = answers.into_iter().filter_map(|answer| answer.reply).collect();
-        if replies.is_empty() {
-            return self.give_back(tickets).await;
+        let (mut replies, mut tickets) = (Vec::new(), Vec::new());
+        for Answered { reply, letter, ticket } in answers {
+            match letter {
+                Some(letter) => self.queue_letter(&letter, ticket),
+                None => {
+                    replies.extend(reply);
+                    tickets.extend(ticket);
+                }
+            }
         }
+        let silent = if replies.is_empty() { std::mem::take(&mut tickets) } else { Vec::new() };
+        self.queue_replies(&replies, tickets);
+        self.publish();
+        self.give_back(silent).await
+    }
+
+    fn queue_replies(&mut self, replies: &[Reply], tickets: Vec<Ticket>) {
+        let Some(first) = replies.first() else { return };
+        self.queue(first.command_id, tickets, message::encode(replies), |id, body| {
+            Message::new(id, Queue::Replies, body).about(first.saga_id)
+        });
+    }
+
+    /// Each on its own: nobody's reply waits for a dead letter.
+    fn queue_letter(&mut self, letter: &DeadLetter, ticket: Option<Ticket>) {
+        self.queue(letter.id(), ticket.into_iter().collect(), vec![letter.encode()], |id, body| {
+            Message::new(id, Queue::DeadLetters, body)
+        });
+    }
+
+    /// Puts a group's messages in line.
+    fn queue(
+        &mut self,
+        origin: Uuid,
+        tickets: Vec<Ticket>,
+        bodies: Vec<String>,
+        message: impl Fn(Uuid, String) -> Message,
+    ) {
         self.last += 1;
-        let (origin, about) = (replies[0].command_id, replies[0].saga_id);
-        let bodies = message::encode(&replies);
         self.groups.insert(self.last, Group { tickets, unconfirmed: bodies.len() });
         for (n, body) in bodies.into_iter().enumerate() {
             // Unlike any other of this publisher, and the same whenever it is handed over again.
             let id = Uuid::new_v5(&origin, format!("{}/{n}", self.last).as_bytes());
             self.group_of.insert(id, self.last);
-            self.waiting.push_back(Message::new(id, Queue::Replies, body).about(about));
+            self.waiting.push_back(message(id, body));
         }
-        self.publish();
-        true
+    }
+
+    fn waits_for(&self, queue: &Queue) -> bool {
+        self.waiting.iter().any(|message| message.queue == *queue)
     }
 
     fn publish(&mut self) {
@@ -150,8 +184,13 @@ impl Outgoing {
     }
 }
 
-async fn wait_for_room(publisher: &dyn Publisher) {
-    publisher.room(&Queue::Replies).await;
+/// Waits for room in one of the queues that are wanted: replies, dead letters. At least one is.
+async fn wait_for_room(publisher: &dyn Publisher, [replies, letters]: [bool; 2]) {
+    tokio::select! {
+        biased;
+        () = publisher.room(&Queue::Replies), if replies => {}
+        () = publisher.room(&Queue::DeadLetters), if letters => {}
+    }
     tokio::time::sleep(ROOM_PAUSE).await;
 }
 

@@ -1,7 +1,7 @@
 //! Serves a participant's queue: receive, handle, publish replies, await their confirms, acknowledge.
 //!
 //! Not for what a command means: that is the [`Handler`]'s. Must hold: a delivery is acknowledged only when every
-//! reply it asked for is confirmed; receiving and acknowledging never wait for handling, and nothing here waits for
+//! reply it asked for is confirmed, and every dead letter of what can't be handled; receiving and acknowledging never wait for handling, and nothing here waits for
 //! the engine while the engine waits for it; every queue between the three tasks is bounded.
 
 use std::collections::BTreeMap;
@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use saga_defs::{Command, message};
+use saga_defs::DeadLetter;
 use tokio::sync::mpsc;
 use transport::{Consumer, Delivery, Queue, Transport};
 
+use crate::Error;
+use crate::aside::{self, Sorted};
 use crate::handler::{Handler, Received, Replies, Run, Ticket};
 use crate::publish::Outgoing;
-use crate::{Error, inbox};
 
 /// How a participant's queue is served.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ pub struct Options {
     pub backoff: Duration,
     /// Longest such wait.
     pub backoff_max: Duration,
-    /// How often a single command is tried that fails for a reason that waiting does not mend.
+    /// How often a single command is tried that fails for a reason that waiting does not mend, before it is set aside.
     pub poison_attempts_max: u32,
     /// How long a shutdown waits for the confirms of replies that were handed over.
     pub drain: Duration,
@@ -62,6 +63,13 @@ pub fn serve(handler: Arc<dyn Handler>, transport: &dyn Transport, tasks: &Tasks
     tasks.spawn_vital("intake", intake.run(tasks.clone(), batches, confirmed));
     tasks.spawn_vital("participant", Worker { handler, run, options }.run(work));
     tasks.spawn_vital("outgoing", Outgoing::new(transport.publisher(), confirm, options).run(answered, tasks.clone()));
+}
+
+/// What some deliveries held.
+#[derive(Debug, Default)]
+struct Batch {
+    commands: Vec<Received>,
+    letters: Vec<(DeadLetter, Ticket)>,
 }
 
 /// Deliveries in hand: for each its tag and how many answers are still owed.
@@ -103,12 +111,7 @@ struct Intake {
 }
 
 impl Intake {
-    async fn run(
-        mut self,
-        tasks: Tasks,
-        batches: mpsc::Sender<Vec<Received>>,
-        mut confirmed: mpsc::Receiver<Vec<Ticket>>,
-    ) {
+    async fn run(mut self, tasks: Tasks, batches: mpsc::Sender<Batch>, mut confirmed: mpsc::Receiver<Vec<Ticket>>) {
         loop {
             tokio::select! {
                 biased;
@@ -119,12 +122,10 @@ impl Intake {
                 () = tasks.stopping() => break,
                 received = receive(&mut self.consumer, &batches, self.batch_max) => match received {
                     Some((permit, deliveries)) => {
-                        let (batch, unreadable) = self.decode(&deliveries);
-                        if !batch.is_empty() {
-                            permit.send(batch);
-                        }
-                        if !unreadable.is_empty() {
-                            self.consumer.acknowledge(&unreadable).await;
+                        let (batch, empty) = self.sort(&deliveries);
+                        permit.send(batch);
+                        if !empty.is_empty() {
+                            self.consumer.acknowledge(&empty).await;
                         }
                     }
                     None => break,
@@ -144,53 +145,32 @@ impl Intake {
         }
     }
 
-    /// The commands of `deliveries`, and the tags of those without any that could be read.
-    fn decode(&mut self, deliveries: &[Delivery]) -> (Vec<Received>, Vec<u64>) {
-        let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
+    /// What `deliveries` hold, and the tags of those that hold nothing.
+    fn sort(&mut self, deliveries: &[Delivery]) -> (Batch, Vec<u64>) {
+        let (mut batch, mut empty) = (Batch::default(), Vec::new());
         for delivery in deliveries {
-            let commands = read(self.participant, &delivery.body);
-            if commands.is_empty() {
-                unreadable.push(delivery.tag);
+            let Sorted { commands, letters } = aside::sort(self.participant, &delivery.body);
+            if commands.is_empty() && letters.is_empty() {
+                empty.push(delivery.tag);
                 continue;
             }
-            let ticket = self.open.begin(delivery.tag, commands.len());
-            batch.extend(commands.into_iter().map(|command| Received { command, ticket }));
+            let ticket = self.open.begin(delivery.tag, commands.len() + letters.len());
+            batch.commands.extend(commands.into_iter().map(|command| Received { command, ticket }));
+            batch.letters.extend(letters.into_iter().map(|letter| (letter, ticket)));
         }
-        (batch, unreadable)
+        (batch, empty)
     }
 }
 
 /// Waits until the worker is free, then for deliveries: a batch is what arrived meanwhile. Cancel-safe.
 async fn receive<'a>(
     consumer: &mut Box<dyn Consumer>,
-    batches: &'a mpsc::Sender<Vec<Received>>,
+    batches: &'a mpsc::Sender<Batch>,
     max: usize,
-) -> Option<(mpsc::Permit<'a, Vec<Received>>, Vec<Delivery>)> {
+) -> Option<(mpsc::Permit<'a, Batch>, Vec<Delivery>)> {
     let permit = batches.reserve().await.ok()?;
     let deliveries = consumer.receive(max).await?;
     Some((permit, deliveries))
-}
-
-/// The readable commands for this participant. The others are counted and dropped: asking again would not mend them,
-/// and the engine learns from silence.
-fn read(participant: &'static str, body: &[u8]) -> Vec<Command> {
-    let items = message::decode::<Command>(body).unwrap_or_else(|error| vec![Err(error)]);
-    let mut commands = Vec::with_capacity(items.len());
-    for item in items {
-        match item {
-            Ok(command) if command.participant == participant => commands.push(command),
-            Ok(command) => {
-                tracing::error!(participant, ?command, "a command for another participant came to this queue");
-                inbox::count(participant, "invalid");
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(participant, error, "a command could not be read");
-                inbox::count(participant, "invalid");
-            }
-        }
-    }
-    commands
 }
 
 /// Handles batches, one at a time.
@@ -201,15 +181,18 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut work: mpsc::Receiver<Vec<Received>>) {
+    async fn run(self, mut work: mpsc::Receiver<Batch>) {
         let mut backoff = self.options.backoff;
         while let Err(error) = self.handler.start(&self.run).await {
             if !self.pause(&error, &mut backoff).await {
                 return;
             }
         }
-        while let Some(batch) = work.recv().await {
-            if !self.handle(batch).await {
+        while let Some(Batch { commands, letters }) = work.recv().await {
+            for (letter, ticket) in letters {
+                self.run.replies.set_aside(letter, ticket).await;
+            }
+            if !commands.is_empty() && !self.handle(commands).await {
                 return;
             }
         }
@@ -230,11 +213,13 @@ impl Worker {
                 parts.extend([rest, part]);
                 continue;
             }
-            failures += 1;
-            if !error.is_transient() && failures >= self.options.poison_attempts_max {
-                self.give_up(&part, &error).await;
-                (backoff, failures) = (self.options.backoff, 0);
-                continue;
+            if !error.is_transient() {
+                failures += 1;
+                if failures >= self.options.poison_attempts_max {
+                    self.give_up(&part, failures, &error).await;
+                    (backoff, failures) = (self.options.backoff, 0);
+                    continue;
+                }
             }
             parts.push(part);
             if !self.pause(&error, &mut backoff).await {
@@ -244,14 +229,10 @@ impl Worker {
         true
     }
 
-    async fn give_up(&self, part: &[Received], error: &Error) {
-        for received in part {
-            let error = error as &dyn std::error::Error;
-            tracing::error!(error, command = ?received.command, "a command can't be handled and is left unanswered");
-            inbox::count(self.handler.participant(), "invalid");
-        }
-        for received in part {
-            self.run.replies.give_up(received.ticket).await;
+    async fn give_up(&self, part: &[Received], attempts: u32, error: &Error) {
+        for Received { command, ticket } in part {
+            let letter = aside::failed(self.handler.participant(), command, attempts, error);
+            self.run.replies.set_aside(letter, *ticket).await;
         }
     }
 
