@@ -15,7 +15,7 @@ pub struct Engine;
 #[async_trait::async_trait]
 impl MigratorTrait for Engine {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(DeadLetters)]
+        vec![Box::new(First), Box::new(DeadLetters), Box::new(CommitFates)]
     }
 }
 
@@ -63,6 +63,27 @@ impl MigrationTrait for DeadLetters {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(dead_letters()).await?;
         manager.create_index(letters_by_state()).await
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+}
+
+/// Creates the table of the commits' fates.
+struct CommitFates;
+
+impl MigrationName for CommitFates {
+    fn name(&self) -> &str {
+        "engine_0003_commit_fates"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for CommitFates {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_table(commit_fates()).await
     }
 
     fn use_transaction(&self) -> Option<bool> {
@@ -240,4 +261,9 @@ fn dead_letters() -> TableCreateStatement {
 /// For lists, newest first, and for counting those that wait.
 fn letters_by_state() -> IndexCreateStatement {
     Index::create().name("dead_letters_state_at_id").table("dead_letters").col("state").col("at").col("id").to_owned()
+}
+
+/// The commit, or whoever asked for it first, has its row; SQLite has no use for it.
+fn commit_fates() -> TableCreateStatement {
+    Table::create().table("commit_fates").col(pk_uuid("commit_id")).col(big_integer("decided_at")).to_owned()
 }

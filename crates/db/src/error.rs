@@ -2,6 +2,8 @@
 //!
 //! Must hold: what is called transient has changed nothing; what may have happened all the same is called unknown.
 
+use std::sync::Arc;
+
 use sea_orm::sqlx::Error as Driver;
 use sea_orm::{DbErr, RuntimeErr};
 
@@ -39,6 +41,12 @@ impl Error {
             Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown => true,
             Self::Bug(_) | Self::SchemaName(_) => false,
         }
+    }
+
+    /// The error of reading what came back.
+    #[must_use]
+    pub fn from_driver(error: Driver) -> Self {
+        DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))).into()
     }
 
     /// The name of the unique constraint or index that a statement ran into.
@@ -100,13 +108,20 @@ fn is_definite(error: &DbErr) -> bool {
     match (error, driver(error)) {
         // There was no session to send anything on.
         (DbErr::ConnectionAcquire(_) | DbErr::Conn(_), _) => true,
-        // A server that is going down (class 57, but for a cancelled statement) may have committed before.
-        (_, Some(Driver::Database(said))) => said.code().is_some_and(|code| {
-            code == "57014" || !["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
-        }),
+        (_, Some(Driver::Database(said))) => said.code().is_some_and(|code| is_definite_code(&code)),
         (_, Some(Driver::PoolTimedOut | Driver::PoolClosed)) => true,
         (_, _) => false,
     }
+}
+
+/// Whether a code says that nothing was committed.
+fn is_definite_code(code: &str) -> bool {
+    if code.len() == 5 {
+        // A server that is going down (class 57, but for a cancelled statement) may have committed before.
+        return code == "57014" || !["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class));
+    }
+    // SQLite was busy, locked or full, or met a constraint; of a failed read or write it can't say as much.
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 13 | 19))
 }
 
 #[cfg(test)]
@@ -120,6 +135,15 @@ mod tests {
         }
         for bug in ["1", "19", "2067", "1555", "23505", "42P01", "22P02", "21000"] {
             assert!(!is_transient_code(bug), "{bug}");
+        }
+    }
+    #[test]
+    fn a_code_tells_a_refused_commit_from_an_unknown_one() {
+        for definite in ["40001", "40P01", "55P03", "57014", "23505", "25006", "53100", "5", "517", "787", "13"] {
+            assert!(is_definite_code(definite), "{definite}");
+        }
+        for unknown in ["57P01", "57P02", "08006", "58030", "XX000", "10", "778"] {
+            assert!(!is_definite_code(unknown), "{unknown}");
         }
     }
 }

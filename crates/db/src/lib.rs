@@ -20,6 +20,7 @@ pub use error::Error;
 pub use postgres::PostgresOptions;
 use runtime::{Clock, SystemClock};
 use saga_defs::Timestamp;
+use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
@@ -44,6 +45,9 @@ impl fmt::Debug for Db {
         f.write_str("Db")
     }
 }
+
+/// A statement's arguments, or why the driver could not bind one.
+pub type Bound = Result<PgArguments, BoxDynError>;
 
 /// What a transaction does: a future that borrows the transaction.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, DbErr>> + Send + 'a>>;
@@ -132,7 +136,7 @@ impl Db {
     /// # Panics
     /// On SQLite.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
-    pub async fn postgres_statement(&self, text: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, Error> {
+    pub async fn postgres_statement(&self, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
         let pool = self.writer.get_postgres_connection_pool().clone();
         let task = tokio::spawn(async move { postgres::run(&pool, text, arguments).await });
         task.await.map_err(|_| Error::Unknown)?

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use runtime::Clock;
 use saga_defs::Timestamp;
-use sea_orm::sqlx::postgres::{PgArguments, PgRow};
-use sea_orm::sqlx::{Executor, PgPool, Row, query_with};
+use sea_orm::sqlx::postgres::PgRow;
+use sea_orm::sqlx::{Error as Driver, Executor, PgPool, Row, query_with};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement};
 use tokio::time::Instant;
 
-use crate::Error;
+use crate::{Bound, Error};
 
 /// How often the server's time is read.
 const TIME_EVERY: Duration = Duration::from_secs(5);
@@ -113,7 +113,8 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
 }
 
 /// Runs a statement that commits itself.
-pub(crate) async fn run(pool: &PgPool, text: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, Error> {
+pub(crate) async fn run(pool: &PgPool, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
+    let arguments = arguments.map_err(|error| Error::from_driver(Driver::Encode(error)))?;
     // Nothing was sent before there is a session.
     let mut session =
         pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))))?;

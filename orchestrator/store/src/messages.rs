@@ -1,7 +1,8 @@
 //! What leaves with a commit: the winners' commands, one participant's together.
 //!
-//! Must hold: the ids are functions of the commit, so that a commit tried twice names its messages alike; they sort
-//! by time, so that new rows lie side by side.
+//! Must hold: what is laid out for many and left to some has the bytes of what is laid out for those; the ids are
+//! functions of the commit, so that a commit tried twice names its messages alike; they sort by time, so that new rows
+//! lie side by side.
 
 use std::collections::BTreeMap;
 
@@ -20,24 +21,68 @@ pub(crate) fn backoff_ms(push_ms: u64, attempts: u32) -> u64 {
     push_ms.saturating_mul(1 << attempts.min(BACKOFF_DOUBLINGS_MAX))
 }
 
+/// A message that is laid out before anybody knows who wins: each item stands for itself, and a loser's is left out.
+pub(crate) struct Planned {
+    pub(crate) id: Uuid,
+    pub(crate) participant: String,
+    /// Who asks, and the command as `saga_defs::message` writes it, in order.
+    pub(crate) items: Vec<(Uuid, String)>,
+    bytes: usize,
+}
+
+impl Planned {
+    fn has_room(&self, item: &str) -> bool {
+        self.items.len() < message::BATCH_ITEMS_MAX && self.bytes + item.len() < message::BATCH_BYTES_MAX
+    }
+
+    /// What is left of the message without the losers' commands; none when nothing is.
+    pub(crate) fn message(&self, wins: impl Fn(Uuid) -> bool) -> Option<OutboxMessage> {
+        let items: Vec<&str> = self.items.iter().filter(|(id, _)| wins(*id)).map(|(_, item)| item.as_str()).collect();
+        let body = match items[..] {
+            [] => return None,
+            [alone] => alone.to_owned(),
+            [..] => format!("[{}]", items.join(",")),
+        };
+        let participant = self.participant.clone();
+        Some(OutboxMessage { id: self.id, participant, body: body.into(), attempts: 0 })
+    }
+}
+
 /// The messages that carry `commands`, whose order is kept within each participant.
+pub(crate) fn plan<'a>(
+    commit_id: Uuid,
+    now: Timestamp,
+    commands: impl IntoIterator<Item = &'a Command>,
+) -> Vec<Planned> {
+    let mut by_participant: BTreeMap<&str, Vec<&Command>> = BTreeMap::new();
+    for command in commands {
+        by_participant.entry(&command.participant).or_default().push(command);
+    }
+    let mut planned: Vec<Planned> = Vec::new();
+    for (participant, commands) in by_participant {
+        let first = planned.len();
+        for command in commands {
+            let item = message::encode(std::slice::from_ref(command)).concat();
+            if planned.len() == first || !planned.last().is_some_and(|last| last.has_room(&item)) {
+                let id = message_id(commit_id, now, planned.len());
+                planned.push(Planned { id, participant: participant.to_owned(), items: Vec::new(), bytes: 2 });
+            }
+            if let Some(last) = planned.last_mut() {
+                last.bytes += item.len() + 1;
+                last.items.push((command.saga_id, item));
+            }
+        }
+    }
+    planned
+}
+
+/// The messages that carry `commands` of winners.
 pub(crate) fn group<'a>(
     commit_id: Uuid,
     now: Timestamp,
     commands: impl IntoIterator<Item = &'a Command>,
 ) -> Vec<OutboxMessage> {
-    let mut by_participant: BTreeMap<&str, Vec<Command>> = BTreeMap::new();
-    for command in commands {
-        by_participant.entry(&command.participant).or_default().push(command.clone());
-    }
-    let mut messages = Vec::new();
-    for (participant, commands) in by_participant {
-        for body in message::encode(&commands) {
-            let id = message_id(commit_id, now, messages.len());
-            messages.push(OutboxMessage { id, participant: participant.to_owned(), body: body.into(), attempts: 0 });
-        }
-    }
-    messages
+    plan(commit_id, now, commands).iter().filter_map(|planned| planned.message(|_| true)).collect()
 }
 
 /// A UUIDv7 whose random part is derived.

@@ -1,4 +1,4 @@
-//! The rows that a commit hands to its statements, as JSON objects whose members the statements name.
+//! The rows that a commit hands to its statements; for SQLite as JSON objects whose members the statements name.
 //!
 //! Must hold: columns beside `state` are derived from the state and from nothing else; ids are written as plain hex,
 //! which the statements turn into the 16 bytes that are stored.
@@ -14,27 +14,34 @@ use crate::{Guard, HistoryRow, OutboxMessage, Transition};
 
 /// What every transition changes.
 #[derive(Serialize)]
-struct Changing<'a> {
-    format: u16,
-    status: String,
-    decision: Option<String>,
-    failure_code: Option<&'a str>,
-    stuck_cause: Option<String>,
-    waiting_on: Option<&'a str>,
-    version: u64,
-    wake_at: Option<Timestamp>,
-    updated_at: Timestamp,
-    decided_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
-    state: String,
+pub(super) struct Changing<'a> {
+    pub(super) format: u16,
+    pub(super) status: String,
+    pub(super) decision: Option<String>,
+    pub(super) failure_code: Option<&'a str>,
+    pub(super) stuck_cause: Option<String>,
+    pub(super) waiting_on: Option<&'a str>,
+    pub(super) version: u64,
+    pub(super) wake_at: Option<Timestamp>,
+    pub(super) updated_at: Timestamp,
+    pub(super) decided_at: Option<Timestamp>,
+    pub(super) ended_at: Option<Timestamp>,
+    pub(super) state: String,
+}
+
+/// When a commit is, and the format that its states are written in.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp {
+    pub(super) now: Timestamp,
+    pub(super) format: u16,
 }
 
 impl<'a> Changing<'a> {
-    fn of(transition: &'a Transition, now: Timestamp) -> Self {
+    pub(super) fn of(transition: &'a Transition, Stamp { now, format }: Stamp) -> Self {
         let saga = &transition.saga;
         let stuck_on = saga.stuck.as_ref().map(|stuck| stuck.step.as_str());
         Self {
-            format: saga_core::FORMAT,
+            format,
             status: word(saga.status()),
             decision: saga.decision.map(word),
             failure_code: saga.failure.as_ref().map(|failure| failure.code.as_str()),
@@ -61,12 +68,12 @@ pub(super) struct Change<'a> {
 
 impl<'a> Change<'a> {
     /// None for a start.
-    pub(super) fn of(transition: &'a Transition, now: Timestamp) -> Option<Self> {
+    pub(super) fn of(transition: &'a Transition, stamp: Stamp) -> Option<Self> {
         match transition.guard {
             Guard::Start { .. } => None,
             Guard::Version(expected) => {
                 let id = transition.header.id.simple();
-                Some(Self { id, expected, changing: Changing::of(transition, now) })
+                Some(Self { id, expected, changing: Changing::of(transition, stamp) })
             }
         }
     }
@@ -88,7 +95,7 @@ pub(super) struct Start<'a> {
 }
 
 impl<'a> Start<'a> {
-    pub(super) fn of(transition: &'a Transition, now: Timestamp) -> Self {
+    pub(super) fn of(transition: &'a Transition, stamp: Stamp) -> Self {
         let header = &transition.header;
         Self {
             id: header.id.simple(),
@@ -99,7 +106,7 @@ impl<'a> Start<'a> {
             definition_version: header.definition_version,
             digest: &header.digest,
             created_at: header.created_at,
-            changing: Changing::of(transition, now),
+            changing: Changing::of(transition, stamp),
         }
     }
 

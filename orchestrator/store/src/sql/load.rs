@@ -59,21 +59,22 @@ struct InputRow {
 
 /// Those of `ids` that exist.
 pub(super) async fn sagas(store: &SqlStore, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Stored>, Error> {
+    let backend = store.db.backend();
     let sagas = Query::select()
         .columns(HEADER)
         .columns(["format", "state"])
         .from("sagas")
-        .and_where(set_sql::is_one_of("id", ids))
+        .and_where(set_sql::is_one_of(backend, "id", ids))
         .to_owned();
     let sagas: Vec<SagaRow> = store.read(&sagas).await?;
     let inputs = Query::select()
         .columns(["saga_id", "body"])
         .from("saga_inputs")
-        .and_where(set_sql::is_one_of("saga_id", ids))
+        .and_where(set_sql::is_one_of(backend, "saga_id", ids))
         .to_owned();
     let mut inputs = read_inputs(store.read(&inputs).await?)?;
     let stored = |row: SagaRow| {
-        let state = read_state(row.format, &row.state)?;
+        let state = read_state(store.format, row.format, &row.state)?;
         let header = Header::from(row.header);
         // An input can be erased once its saga has no more use for it.
         let input = inputs.remove(&header.id).unwrap_or_default();
@@ -87,8 +88,8 @@ fn read_inputs(rows: Vec<InputRow>) -> Result<BTreeMap<Uuid, Arc<Value>>, Error>
     rows.into_iter().map(parse).collect()
 }
 
-fn read_state(format: i32, text: &str) -> Result<State, Error> {
-    if format == i32::from(saga_core::FORMAT) {
+fn read_state(known: u16, format: i32, text: &str) -> Result<State, Error> {
+    if format == i32::from(known) {
         serde_json::from_str(text).map(State::Known).map_err(Error::Corrupt)
     } else {
         Ok(State::Foreign(u16::try_from(format).unwrap_or(u16::MAX)))

@@ -6,15 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use db::Db;
 use saga_core::Status;
 use saga_defs::{DeadLetter, Timestamp};
-use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, FromQueryResult, StatementBuilder};
 use uuid::Uuid;
+
+use dialect::Dialect;
 
 use crate::{
     Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, LetterFilter, LetterSummary, Loaded,
@@ -30,7 +30,12 @@ mod words;
 /// The rows that a commit writes.
 mod commit_rows;
 
-mod commit_sql;
+/// The two dialects, and what is chosen between them.
+mod dialect;
+
+mod sqlite;
+
+mod postgres;
 
 mod load;
 
@@ -50,13 +55,22 @@ mod definitions;
 #[derive(Clone)]
 pub struct SqlStore {
     db: Db,
+    dialect: Dialect,
+    format: u16,
 }
 
 impl SqlStore {
     /// The store in `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { db }
+        Self { dialect: Dialect::of(db.backend()), db, format: saga_core::FORMAT }
+    }
+
+    /// The store as another build has it, for tests of several builds at work: sagas are written, read and claimed in
+    /// this format. History rows say their format themselves.
+    #[must_use]
+    pub fn with_format(self, format: u16) -> Self {
+        Self { format, ..self }
     }
 
     fn reader(&self) -> &DatabaseConnection {
@@ -112,12 +126,11 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
-        let batch = Arc::new(batch);
-        let db = self.db.clone();
-        Ok(self.db.transaction(move |tx| commit_sql::work(tx, Arc::clone(&batch), db.now())).await?)
+        self.dialect.commit(&self.db, batch, self.format).await
     }
 
     async fn committed(&self, commit_id: Uuid) -> Result<Vec<Uuid>, Error> {
+        self.dialect.decide_fate(&self.db, commit_id).await?;
         query::committed(self, commit_id).await
     }
 
@@ -206,8 +219,6 @@ impl Store for SqlStore {
     }
 
     async fn check_writable(&self) -> Result<(), Error> {
-        // Takes the writer's lock and changes nothing.
-        let nothing = Query::delete().from_table("outbox").and_where(Expr::val(1).eq(0)).to_owned();
-        self.write(&nothing).await
+        Ok(self.db.check_writable().await?)
     }
 }

@@ -5,7 +5,7 @@
 
 use saga_defs::Timestamp;
 use sea_orm::FromQueryResult;
-use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait, Order, Query, SelectStatement};
+use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement};
 use uuid::Uuid;
 
 use super::{SqlStore, failed, rows, set_sql, unsigned};
@@ -33,9 +33,10 @@ pub(super) async fn claim(store: &SqlStore, limit: u64, push_ms: u64) -> Result<
         .table("outbox")
         .value("due_at", pushed(now, push_ms))
         .value("attempts", Expr::col("attempts").add(1))
-        .and_where(Expr::col("id").in_subquery(due(now, limit)))
+        .and_where(Expr::col("id").in_subquery(set_sql::all_of("due")))
         .to_owned();
     update.returning(Query::returning().columns(["id", "participant", "body", "attempts"]));
+    let update = update.with(set_sql::named("due", due(now, limit)));
     let mut claimed: Vec<Row> = rows(store.db.writer(), &update).await.map_err(failed)?;
     // Ids sort by birth.
     claimed.sort_unstable_by_key(|row| row.id);
@@ -50,6 +51,8 @@ fn due(now: Timestamp, limit: u64) -> SelectStatement {
         .order_by("due_at", Order::Asc)
         .order_by("id", Order::Asc)
         .limit(limit)
+        // Never waits for another instance that claims or confirms at this moment.
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .to_owned()
 }
 
@@ -73,7 +76,7 @@ pub(super) async fn extend(store: &SqlStore, ids: &[Uuid], push_ms: u64) -> Resu
     let update = Query::update()
         .table("outbox")
         .value("due_at", store.db.now().plus_ms(push_ms).0)
-        .and_where(set_sql::is_one_of("id", ids))
+        .and_where(Expr::col("id").in_subquery(set_sql::locked(store.db.backend(), "outbox", ids)))
         .to_owned();
     store.write(&update).await
 }
@@ -82,7 +85,8 @@ pub(super) async fn confirm(store: &SqlStore, ids: &[Uuid]) -> Result<(), Error>
     if ids.is_empty() {
         return Ok(());
     }
-    let delete = Query::delete().from_table("outbox").and_where(set_sql::is_one_of("id", ids)).to_owned();
+    let locked = set_sql::locked(store.db.backend(), "outbox", ids);
+    let delete = Query::delete().from_table("outbox").and_where(Expr::col("id").in_subquery(locked)).to_owned();
     store.write(&delete).await
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn versions(store: &SqlStore, ids: &[Uuid]) -> Result<Vec<(Uuid
     let select = Query::select()
         .columns(["id", "version"])
         .from("sagas")
-        .and_where(set_sql::is_one_of("id", ids))
+        .and_where(set_sql::is_one_of(store.db.backend(), "id", ids))
         .order_by("id", Order::Asc)
         .to_owned();
     Ok(store.read::<Version, _>(&select).await?.into_iter().map(|row| (row.id, unsigned(row.version))).collect())

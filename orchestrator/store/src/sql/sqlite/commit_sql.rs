@@ -1,4 +1,4 @@
-//! The commit: compare-and-swap, starts, history, inputs and outbox of a whole batch in one transaction.
+//! The commit on SQLite: compare-and-swap, starts, history, inputs and outbox of a whole batch in one transaction.
 //!
 //! Not for deciding. Must hold: the number of statements does not depend on the size of the batch; history, inputs
 //! and messages are derived from the winners only; rows are written in id order; what a start met is read in a later
@@ -16,8 +16,8 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::commit_rows::{Change, Input, Key, Message, Past, Start};
-use super::set_sql;
+use crate::sql::commit_rows::{Change, Input, Key, Message, Past, Stamp, Start};
+use crate::sql::set_sql;
 use crate::{Batch, Committed, Outcome, Transition, messages};
 
 const CHANGE: &str = "
@@ -100,16 +100,22 @@ select
 from jsonb_each(?)";
 
 /// The commit as a transaction wants it.
-pub(super) fn work(tx: &DatabaseTransaction, batch: Arc<Batch>, now: Timestamp) -> Work<'_, Committed> {
-    Box::pin(async move { commit(tx, &batch, now).await })
+pub(in crate::sql) fn work(
+    tx: &DatabaseTransaction,
+    batch: Arc<Batch>,
+    now: Timestamp,
+    format: u16,
+) -> Work<'_, Committed> {
+    Box::pin(async move { commit(tx, &batch, now, format).await })
 }
 
-async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp) -> Result<Committed, DbErr> {
+async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp, format: u16) -> Result<Committed, DbErr> {
+    let stamp = Stamp { now: batch.now, format };
     let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
     in_order.sort_unstable_by_key(|transition| transition.header.id);
     // Ends free business keys before starts ask for them.
-    let mut outcomes = change(tx, &in_order, batch.now).await?;
-    outcomes.extend(start(tx, &in_order, batch.now).await?);
+    let mut outcomes = change(tx, &in_order, stamp).await?;
+    outcomes.extend(start(tx, &in_order, stamp).await?);
 
     in_order.retain(|transition| outcomes.get(&transition.header.id) == Some(&Outcome::Committed));
     let inputs: Vec<Input> = in_order.iter().filter_map(|winner| Input::of(winner)).collect();
@@ -129,9 +135,9 @@ async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp) -> Resu
 async fn change(
     tx: &DatabaseTransaction,
     in_order: &[&Transition],
-    now: Timestamp,
+    stamp: Stamp,
 ) -> Result<BTreeMap<Uuid, Outcome>, DbErr> {
-    let changes: Vec<Change<'_>> = in_order.iter().filter_map(|transition| Change::of(transition, now)).collect();
+    let changes: Vec<Change<'_>> = in_order.iter().filter_map(|transition| Change::of(transition, stamp)).collect();
     let won = ids(&answers(tx, CHANGE, &changes).await?)?;
     Ok(won.into_iter().map(|id| (id, Outcome::Committed)).collect())
 }
@@ -140,7 +146,7 @@ async fn change(
 async fn start(
     tx: &DatabaseTransaction,
     in_order: &[&Transition],
-    now: Timestamp,
+    stamp: Stamp,
 ) -> Result<BTreeMap<Uuid, Outcome>, DbErr> {
     let asked: Vec<Key<'_>> = in_order.iter().filter_map(|transition| Key::of(transition)).collect();
     let took = ids(&answers(tx, TAKE_KEYS, &asked).await?)?;
@@ -148,7 +154,7 @@ async fn start(
     let mut outcomes = key_owners(tx, &known).await?;
 
     let starts = in_order.iter().filter(|transition| took.contains(&transition.header.id));
-    let starts: Vec<Start<'_>> = starts.map(|transition| Start::of(transition, now)).collect();
+    let starts: Vec<Start<'_>> = starts.map(|transition| Start::of(transition, stamp)).collect();
     let won = ids(&answers(tx, START, &starts).await?)?;
     let refused: Vec<Key<'_>> = took_key.into_iter().filter(|key| !won.contains(&key.id())).collect();
     execute(tx, GIVE_KEYS_BACK, &refused).await?;

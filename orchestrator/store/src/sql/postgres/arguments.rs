@@ -1,0 +1,130 @@
+//! The arguments of the commit: sets as arrays, one per column.
+//!
+//! Must hold: the order is that of the numbers in the statement's text; arrays of one set are equally long.
+
+use saga_defs::Timestamp;
+use sea_orm::sqlx::Arguments as _;
+use sea_orm::sqlx::error::BoxDynError;
+use sea_orm::sqlx::postgres::PgArguments;
+use uuid::Uuid;
+
+use crate::messages::{HEAD_START_MS, Planned};
+use crate::sql::commit_rows::{Changing, Stamp};
+use crate::sql::signed;
+use crate::{Guard, HistoryRow, StartKey, Transition};
+
+/// What a commit binds beside its transitions.
+pub(super) struct Bound<'a> {
+    pub(super) commit_id: Uuid,
+    pub(super) stamp: Stamp,
+    pub(super) written_at: Timestamp,
+    /// Commits whose fate everybody knows.
+    pub(super) forgotten: &'a [Uuid],
+    pub(super) planned: &'a [Planned],
+}
+
+/// All arguments of a commit.
+pub(super) fn commit(bound: &Bound<'_>, in_order: &[&Transition]) -> db::Bound {
+    let mut arguments = PgArguments::default();
+    arguments.add(bound.commit_id)?;
+    arguments.add(bound.stamp.now.0)?;
+    arguments.add(bound.written_at.0)?;
+    arguments.add(bound.written_at.plus_ms(HEAD_START_MS).0)?;
+    arguments.add(i32::from(bound.stamp.format))?;
+    arguments.add(bound.forgotten)?;
+    add_starts(&mut arguments, in_order)?;
+    add_states(&mut arguments, in_order, bound.stamp)?;
+    add_history(&mut arguments, in_order)?;
+    add_items(&mut arguments, bound.planned)?;
+    Ok(arguments)
+}
+
+/// Adds a column of a set.
+fn column<'a, R, T>(arguments: &mut PgArguments, rows: &'a [R], value: impl Fn(&'a R) -> T) -> Result<(), BoxDynError>
+where
+    Vec<T>: sea_orm::sqlx::Encode<'a, sea_orm::sqlx::Postgres> + sea_orm::sqlx::Type<sea_orm::sqlx::Postgres>,
+{
+    arguments.add(rows.iter().map(value).collect::<Vec<T>>())
+}
+
+/// What only a start brings with it.
+struct Born<'a> {
+    start_key: &'a StartKey,
+    fingerprint: &'a str,
+    input: String,
+}
+
+impl<'a> Born<'a> {
+    /// None for a saga that exists.
+    fn of(transition: &'a Transition) -> Option<Self> {
+        match &transition.guard {
+            Guard::Start { start_key, fingerprint, input } => {
+                Some(Self { start_key, fingerprint, input: input.to_string() })
+            }
+            Guard::Version(_) => None,
+        }
+    }
+}
+
+/// The ids, the versions to be met, and what stays the same through a saga's life: null for one that exists.
+fn add_starts(arguments: &mut PgArguments, in_order: &[&Transition]) -> Result<(), BoxDynError> {
+    let expected = |transition: &&Transition| match &transition.guard {
+        Guard::Start { .. } => None,
+        Guard::Version(expected) => Some(signed(*expected)),
+    };
+    let rows: Vec<_> = in_order.iter().map(|next| (&next.header, Born::of(next), expected(next))).collect();
+    column(arguments, &rows, |(header, ..)| header.id)?;
+    column(arguments, &rows, |(_, _, expected)| *expected)?;
+    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.tenant.as_str()))?;
+    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.principal.as_str()))?;
+    column(arguments, &rows, |(header, born, _)| born.as_ref().and(header.key.as_deref()))?;
+    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.definition.as_str()))?;
+    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.definition_version.cast_signed()))?;
+    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.digest.as_str()))?;
+    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.created_at.0))?;
+    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.start_key.tenant.as_str()))?;
+    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.start_key.principal.as_str()))?;
+    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.start_key.key.as_str()))?;
+    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.fingerprint))?;
+    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.input.as_str()))
+}
+
+/// The columns that every transition changes.
+fn add_states(arguments: &mut PgArguments, in_order: &[&Transition], stamp: Stamp) -> Result<(), BoxDynError> {
+    let rows: Vec<Changing<'_>> = in_order.iter().map(|transition| Changing::of(transition, stamp)).collect();
+    column(arguments, &rows, |row| row.status.as_str())?;
+    column(arguments, &rows, |row| row.decision.as_deref())?;
+    column(arguments, &rows, |row| row.failure_code)?;
+    column(arguments, &rows, |row| row.stuck_cause.as_deref())?;
+    column(arguments, &rows, |row| row.waiting_on)?;
+    column(arguments, &rows, |row| signed(row.version))?;
+    column(arguments, &rows, |row| row.wake_at.map(|at| at.0))?;
+    column(arguments, &rows, |row| row.decided_at.map(|at| at.0))?;
+    column(arguments, &rows, |row| row.ended_at.map(|at| at.0))?;
+    column(arguments, &rows, |row| row.state.as_str())
+}
+
+fn add_history(arguments: &mut PgArguments, in_order: &[&Transition]) -> Result<(), BoxDynError> {
+    let rows: Vec<(Uuid, &HistoryRow)> =
+        in_order.iter().flat_map(|next| next.history.iter().map(|row| (next.header.id, row))).collect();
+    column(arguments, &rows, |(saga_id, _)| *saga_id)?;
+    column(arguments, &rows, |(_, row)| signed(row.seq))?;
+    column(arguments, &rows, |(_, row)| row.at.0)?;
+    column(arguments, &rows, |(_, row)| row.actor.as_str())?;
+    column(arguments, &rows, |(_, row)| row.reason.as_deref())?;
+    column(arguments, &rows, |(_, row)| row.operation_id)?;
+    column(arguments, &rows, |(_, row)| i32::from(row.format))?;
+    column(arguments, &rows, |(_, row)| row.events.as_str())
+}
+
+/// Commands, and the messages they are to lie in.
+fn add_items(arguments: &mut PgArguments, planned: &[Planned]) -> Result<(), BoxDynError> {
+    let rows: Vec<_> =
+        planned.iter().flat_map(|message| message.items.iter().map(move |item| (message, item))).collect();
+    column(arguments, &rows, |(message, _)| message.id)?;
+    column(arguments, &rows, |(message, _)| message.participant.as_str())?;
+    column(arguments, &rows, |(_, (saga_id, _))| *saga_id)?;
+    let positions: Vec<i32> = (0..).take(rows.len()).collect();
+    arguments.add(positions)?;
+    column(arguments, &rows, |(_, (_, item))| item.as_str())
+}

@@ -1,0 +1,190 @@
+//! The commit on PostgreSQL: a whole batch in one statement that commits itself.
+//!
+//! Not for deciding. Must hold, at READ COMMITTED:
+//! - All parts of the statement see the database as it was when the statement began; what one part did reaches another
+//!   only through `returning`. So history, inputs and messages hang on `won`, and on nothing that was read.
+//! - Whoever waits for a row that another one holds sees that row as it is afterwards, and the version is compared again.
+//! - Nobody waits in a circle: sagas are locked in the order of their ids, then start keys in their order, then business
+//!   keys in theirs. `candidates` counts what changed, so that no key is asked for before that is over; the sorts over
+//!   `took` wait for all of it.
+//! - Messages are laid out before anybody knows who wins, with the losers' commands left out here: a command that lost
+//!   is neither published nor in the outbox.
+//! - A start whose business key an open saga has never asks for its start key. Only a start that began at the very
+//!   same time can still get in between: the unique index stops the statement, nothing of it stays, and the next try
+//!   sees that saga. So no start key is ever taken without its saga.
+//! - The text is constant and the sets are arrays: the server reads them eight times faster than JSON.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use db::Db;
+use sea_orm::sqlx::Row;
+use uuid::Uuid;
+
+use super::arguments::{self, Bound};
+use super::fates_sql::Fates;
+use super::met_sql;
+use crate::sql::commit_rows::Stamp;
+use crate::{Batch, Committed, Error, Guard, Outcome, Transition, messages};
+
+/// Tries of a statement that met a business key just being taken. Each try sees what stopped the one before.
+const TRIES_MAX: u32 = 5;
+/// The index that lets one open saga have a business key.
+const ONE_OPEN: &str = "sagas_one_open_per_business_key";
+
+const COMMIT: &str = "
+with fate as (
+    insert into commit_fates (commit_id, decided_at) values ($1, $3)
+    on conflict do nothing
+    returning commit_id
+), forgotten as (
+    delete from commit_fates where commit_id = any($6)
+), n as materialized (
+    select n.* from fate cross join unnest(
+        $7::uuid[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::text[],
+        $15::bigint[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
+        $23::text[], $24::text[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[],
+        $30::text[]
+    ) as n (
+        id, expected, tenant, principal, business_key, definition, definition_version, digest,
+        created_at, key_tenant, key_principal, start_key, fingerprint, input, status, decision,
+        failure_code, stuck_cause, waiting_on, version, wake_at, decided_at, ended_at, state
+    )
+), held as materialized (
+    select sagas.id from n
+    join sagas on sagas.id = n.id and sagas.version = n.expected
+    order by sagas.id
+    for no key update of sagas
+), changed as (
+    update sagas set
+        format = $5, status = n.status, decision = n.decision, failure_code = n.failure_code,
+        stuck_cause = n.stuck_cause, waiting_on = n.waiting_on, version = n.version, wake_at = n.wake_at,
+        updated_at = $2, decided_at = n.decided_at, ended_at = n.ended_at, state = n.state
+    from held join n on n.id = held.id
+    where sagas.id = held.id and sagas.version = n.expected
+    returning sagas.id, sagas.ended_at
+), candidates as materialized (
+    select n.* from n
+    where n.expected is null and (select count(*) from changed) >= 0 and not exists (
+        select from sagas
+        where sagas.tenant = n.tenant and sagas.business_key = n.business_key and sagas.ended_at is null
+        and not exists (select from changed where changed.id = sagas.id and changed.ended_at is not null)
+    )
+), took as (
+    insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
+    select key_tenant, key_principal, start_key, id, fingerprint, created_at from candidates
+    order by key_tenant, key_principal, start_key
+    on conflict do nothing
+    returning saga_id
+), started as (
+    insert into sagas (
+        id, tenant, principal, business_key, definition, definition_version, digest, created_at,
+        format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
+        updated_at, decided_at, ended_at, state
+    )
+    select
+        c.id, c.tenant, c.principal, c.business_key, c.definition, c.definition_version, c.digest, c.created_at,
+        $5, c.status, c.decision, c.failure_code, c.stuck_cause, c.waiting_on, c.version, c.wake_at,
+        $2, c.decided_at, c.ended_at, c.state
+    from took join candidates as c on c.id = took.saga_id
+    order by c.tenant, c.business_key, c.id
+    returning id
+), won as materialized (
+    select id from changed union all select id from started
+), inputs as (
+    insert into saga_inputs (saga_id, body)
+    select c.id, c.input from started join candidates as c on c.id = started.id
+), past as (
+    insert into history (saga_id, seq, at, actor, reason, operation_id, commit_id, format, events)
+    select h.saga_id, h.seq, h.at, h.actor, h.reason, h.operation_id, $1, h.format, h.events
+    from won join unnest(
+        $31::uuid[], $32::bigint[], $33::bigint[], $34::text[], $35::text[], $36::uuid[], $37::integer[], $38::text[]
+    ) as h (saga_id, seq, at, actor, reason, operation_id, format, events) on h.saga_id = won.id
+), queued as (
+    insert into outbox (id, participant, body, due_at, attempts, created_at)
+    select
+        m.id, m.participant,
+        case count(*) when 1 then '' else '[' end || string_agg(m.item, ',' order by m.position)
+            || case count(*) when 1 then '' else ']' end,
+        $4, 0, $3
+    from won join unnest($39::uuid[], $40::text[], $41::uuid[], $42::integer[], $43::text[])
+        as m (id, participant, saga_id, position, item) on m.saga_id = won.id
+    group by m.id, m.participant
+)
+select id from won";
+
+/// Commits a batch.
+pub(in crate::sql) async fn commit(db: &Db, fates: &Fates, batch: &Batch, format: u16) -> Result<Committed, Error> {
+    let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
+    in_order.sort_unstable_by_key(|transition| transition.header.id);
+    let in_order = one_per_business_key(in_order);
+    let commands = in_order.iter().flat_map(|transition| &transition.commands);
+    let planned = messages::plan(batch.commit_id, batch.now, commands);
+    let stamp = Stamp { now: batch.now, format };
+    let forgotten = fates.take();
+    let bound =
+        Bound { commit_id: batch.commit_id, stamp, written_at: db.now(), forgotten: &forgotten, planned: &planned };
+    let won = match run(db, &bound, &in_order).await {
+        Ok(won) => won,
+        Err(error) => {
+            fates.give_back(forgotten);
+            return Err(error);
+        }
+    };
+    fates.known(batch.commit_id);
+    let messages = planned.iter().filter_map(|planned| planned.message(|id| won.contains(&id))).collect();
+    let mut met = met_by_losers(db, batch, &won).await;
+    let outcome = |transition: &Transition| {
+        let id = transition.header.id;
+        if won.contains(&id) { Outcome::Committed } else { met.remove(&id).unwrap_or(Outcome::Lost) }
+    };
+    Ok(Committed { outcomes: batch.transitions.iter().map(outcome).collect(), messages })
+}
+
+/// Of several starts with one business key, the oldest. The others are told what they met.
+fn one_per_business_key(mut in_order: Vec<&Transition>) -> Vec<&Transition> {
+    let mut seen = BTreeSet::new();
+    in_order.retain(|transition| match (&transition.guard, &transition.header.key) {
+        (Guard::Start { .. }, Some(key)) => seen.insert((&transition.header.tenant, key)),
+        (Guard::Start { .. }, None) | (Guard::Version(_), _) => true,
+    });
+    in_order
+}
+
+/// The sagas that won.
+async fn run(db: &Db, bound: &Bound<'_>, in_order: &[&Transition]) -> Result<BTreeSet<Uuid>, Error> {
+    let mut tries = 1;
+    loop {
+        match db.postgres_statement(COMMIT, arguments::commit(bound, in_order)).await {
+            Ok(rows) => return rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable),
+            Err(error) if error.unique_violation() == Some(ONE_OPEN) => match error {
+                db::Error::Bug(error) if tries == TRIES_MAX => {
+                    return Err(Error::Unavailable(db::Error::Transient(error)));
+                }
+                _ => tries += 1,
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The columns have the types they were made with; if not, the commit is there all the same.
+fn unreadable(error: sea_orm::sqlx::Error) -> Error {
+    Error::UnknownCommit(db::Error::from_driver(error))
+}
+
+/// What starts that lost have met, read in later statements. The winners are durable by now: when it can't be read,
+/// the starts count as lost, are decided again, and meet it again.
+async fn met_by_losers(db: &Db, batch: &Batch, won: &BTreeSet<Uuid>) -> BTreeMap<Uuid, Outcome> {
+    let lost = |transition: &&Transition| match transition.guard {
+        Guard::Start { .. } => !won.contains(&transition.header.id),
+        Guard::Version(_) => false,
+    };
+    let starts: Vec<&Transition> = batch.transitions.iter().filter(lost).collect();
+    if starts.is_empty() {
+        return BTreeMap::new();
+    }
+    met_sql::read(db, &starts).await.unwrap_or_else(|error| {
+        tracing::warn!(error = %error, "what starts have met could not be read; they are decided again");
+        BTreeMap::new()
+    })
+}

@@ -1,0 +1,9 @@
+//! What only PostgreSQL does in its own way: the commit in one statement, and the word on a commit whose answer was lost.
+
+mod arguments;
+
+pub(super) mod commit_sql;
+
+pub(super) mod fates_sql;
+
+mod met_sql;

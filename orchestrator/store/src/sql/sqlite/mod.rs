@@ -1,0 +1,3 @@
+//! What only SQLite does in its own way.
+
+pub(super) mod commit_sql;

@@ -1,0 +1,27 @@
+//! The store on PostgreSQL does what the port says.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use db::{Db, PostgresOptions};
+use saga_store::SqlStore;
+use saga_store::conformance::{Fixture, ManualClock, run_all};
+use testkit::Services;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn postgres_does_what_the_port_says() {
+    let schemas = Services::shared().schemas();
+    let count = AtomicU32::new(0);
+    let races = run_all(async || {
+        let schema = schemas.name(&format!("engine{}", count.fetch_add(1, Ordering::SeqCst)));
+        let clock = Arc::new(ManualClock::default());
+        let db = Db::open_postgres(&PostgresOptions::new(schemas.url(), schema)).await.unwrap();
+        let db = db.with_clock(clock.clone());
+        migrations::up::<migrations::Engine>(db.writer()).await.unwrap();
+        Fixture { store: Arc::new(SqlStore::new(db)), clock }
+    })
+    .await;
+    println!("PostgreSQL: {races:?}");
+}
