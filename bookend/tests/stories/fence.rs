@@ -6,7 +6,7 @@ use saga_defs::{Definition, Retry};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::common::{Api, LIMIT, Local, booking_as, input};
+use crate::common::{Api, LIMIT, Product, Simulators, Stack, booking_as, definitions, input};
 
 const SAGAS: usize = 120;
 
@@ -22,11 +22,25 @@ fn reserve_only() -> Definition {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fence_at_a_participant_that_can_undo_tells_the_truth() {
-    let local = Local::start(None, Some(&reserve_only()), &[], "").await;
-    let slots = local.api.free_slots(SAGAS).await;
+    story(Stack::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn a_fence_at_a_participant_that_can_undo_tells_the_truth_on_services() {
+    story(Stack::Services).await;
+}
+
+async fn story(stack: Stack) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = definitions(dir.path(), &reserve_only()).display().to_string();
+    let simulators = Simulators::start(&[]).await;
+    let product = Product::start(stack, &simulators, &[("BOOKEND_DEFINITIONS__DIR", &folder)]).await;
+    let api = product.api();
+    let slots = api.free_slots(SAGAS).await;
     let mut asking = JoinSet::new();
     for (n, slot) in slots.into_iter().enumerate() {
-        let api = local.api.clone();
+        let api = api.clone();
         asking.spawn(async move {
             let id = api.accepted("reserve-only", &format!("fence-{n}"), &input(&slot, "tok_visa")).await;
             cancel(&api, &id).await;
@@ -34,11 +48,11 @@ async fn a_fence_at_a_participant_that_can_undo_tells_the_truth() {
         });
     }
     let ids = asking.join_all().await;
-    local.api.all_ended(LIMIT).await;
+    api.all_ended(LIMIT).await;
     let (mut committed, mut undone) = (0, 0);
     for id in &ids {
-        let saga = local.api.saga(id).await;
-        let held = is_held(&local.api, id).await;
+        let saga = api.saga(id).await;
+        let held = is_held(api, id).await;
         match saga.text("decision") {
             "committed" => committed += usize::from(held),
             _ => undone += usize::from(!held),

@@ -3,6 +3,7 @@
 //! Where a fault is the point, the test prints how often it bit, and zero fails it as proving nothing.
 #![allow(clippy::print_stdout, reason = "the stories print what they proved")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
 mod demo;
@@ -24,5 +25,7 @@ mod slow_client;
 mod replay;
 
 mod simulation;
+
+mod wait_across_instances;
 
 mod readme;

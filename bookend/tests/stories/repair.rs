@@ -11,7 +11,7 @@ use serde_json::json;
 use testkit::free_port;
 use tokio::net::TcpListener;
 
-use crate::common::{Local, booking_as, input};
+use crate::common::{Api, Product, Simulators, Stack, booking_as, definitions, input};
 
 /// The confirmation's payload refers to something that is not there: the saga is stuck once the money is taken.
 fn broken_at_the_pivot() -> Definition {
@@ -53,58 +53,92 @@ impl Gateway {
     }
 }
 
-async fn stuck_with_money(local: &Local, key: &str) -> (String, String) {
-    let slot = local.api.free_slots(1).await.remove(0);
-    let id = local.api.accepted("broken", key, &input(&slot, "tok_visa")).await;
-    let stuck = local.api.until(&id, "stuck").await;
+/// The product with that definition, and its gateway at `gateway`, or simulated.
+async fn start(stack: Stack, simulators: &Simulators, gateway: Option<&str>) -> Product {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Definitions are read when the product starts, and published.
+    let folder = definitions(dir.path(), &broken_at_the_pivot()).display().to_string();
+    let mut env = vec![("BOOKEND_DEFINITIONS__DIR", folder.as_str()), ("BOOKEND_PAYMENT__TIMEOUT_MS", "300")];
+    env.extend(gateway.map(|url| ("BOOKEND_PAYMENT__GATEWAY_URL", url)));
+    Product::start(stack, simulators, &env).await
+}
+
+async fn stuck_with_money(api: &Api, key: &str) -> (String, String) {
+    let slot = api.free_slots(1).await.remove(0);
+    let id = api.accepted("broken", key, &input(&slot, "tok_visa")).await;
+    let stuck = api.until(&id, "stuck").await;
     assert_eq!(stuck.body["stuck"]["cause"], "payload_mapping", "{stuck:?}");
-    assert_eq!(local.api.net(&id).await, 4_500, "the money is held, in plain sight");
+    assert_eq!(api.net(&id).await, 4_500, "the money is held, in plain sight");
     (id, stuck.header("etag").to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stuck_refund_retried_by_admin() {
+    refund_retried(Stack::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn stuck_refund_retried_by_admin_on_services() {
+    refund_retried(Stack::Services).await;
+}
+
+async fn refund_retried(stack: Stack) {
     let mut gateway = Gateway::start().await;
     let url = format!("http://{}", gateway.address);
-    let local = Local::start(None, Some(&broken_at_the_pivot()), &[("payment.timeout_ms", 300)], &url).await;
-    let (id, etag) = stuck_with_money(&local, "refund").await;
+    let simulators = Simulators::start(&[]).await;
+    let product = start(stack, &simulators, Some(&url)).await;
+    let api = product.api();
+    let (id, etag) = stuck_with_money(api, "refund").await;
     gateway.take_away().await;
-    let answer = local.api.operate(&id, "compensate", &etag, "undo-it").await;
+    let answer = api.operate(&id, "compensate", &etag, "undo-it").await;
     assert_eq!(answer.status, 202, "{answer:?}");
-    let stuck = local.api.until(&id, "stuck").await;
+    let stuck = api.until(&id, "stuck").await;
     assert_eq!(stuck.body["stuck"]["cause"], "compensation_exhausted", "{stuck:?}");
     let attempts = stuck.body["steps"][1]["compensate_attempts"].as_u64().expect("a number");
     println!("refunds that got no verdict before a person was asked: {attempts}");
     assert!(attempts > 0, "no refund failed: proves nothing");
     gateway.give_back().await;
-    let answer = local.api.operate(&id, "retry", stuck.header("etag"), "try-again").await;
+    let answer = api.operate(&id, "retry", stuck.header("etag"), "try-again").await;
     assert_eq!(answer.status, 202, "{answer:?}");
-    let ended = local.api.until(&id, "compensated").await;
+    let ended = api.until(&id, "compensated").await;
     assert_eq!(ended.text("decision"), "undone");
-    assert_eq!(local.api.net(&id).await, 0);
+    assert_eq!(api.net(&id).await, 0);
     assert_eq!(gateway.providers.summary().doubles, providers::Counts::default());
-    local.audit().await;
+    product.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_admins_one_wins() {
-    let local = Local::start(None, Some(&broken_at_the_pivot()), &[], "").await;
-    let (id, etag) = stuck_with_money(&local, "admins").await;
+    two_admins(Stack::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn two_admins_one_wins_on_services() {
+    two_admins(Stack::Services).await;
+}
+
+async fn two_admins(stack: Stack) {
+    let simulators = Simulators::start(&[]).await;
+    let product = start(stack, &simulators, None).await;
+    let (api, other) = (product.api(), product.other_api());
+    let (id, etag) = stuck_with_money(api, "admins").await;
     let (first, second) = tokio::join!(
-        local.api.operate(&id, "compensate", &etag, "admin-1"),
-        local.api.operate(&id, "compensate", &etag, "admin-2"),
+        api.operate(&id, "compensate", &etag, "admin-1"),
+        other.operate(&id, "compensate", &etag, "admin-2"),
     );
     let mut statuses = [first.status, second.status];
     statuses.sort_unstable();
     println!("two admins at one version: {statuses:?}");
     assert_eq!(statuses, [202, 412], "{first:?} {second:?}");
     let (winner, key) = if first.status == 202 { (first, "admin-1") } else { (second, "admin-2") };
-    let again = local.api.operate(&id, "compensate", &etag, key).await;
+    let again = api.operate(&id, "compensate", &etag, key).await;
     assert_eq!((again.status, again.header("idempotent-replayed")), (202, "true"), "{again:?}");
     assert_eq!(again.text("operation_id"), winner.text("operation_id"));
-    let ended = local.api.until(&id, "compensated").await;
-    let late = local.api.operate(&id, "retry", ended.header("etag"), "too-late").await;
+    let ended = api.until(&id, "compensated").await;
+    let late = api.operate(&id, "retry", ended.header("etag"), "too-late").await;
     assert_eq!(late.status, 409, "{late:?}");
-    assert_eq!(local.api.net(&id).await, 0);
-    local.audit().await;
+    assert_eq!(api.net(&id).await, 0);
+    product.audit().await;
 }

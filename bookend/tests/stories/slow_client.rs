@@ -7,16 +7,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::common::{Dev, input};
+use crate::common::{LIMIT, Product, Simulators, Stack, input};
 use bookend::dev::CLIENT_TOKEN;
 
 const CLIENTS: usize = 400;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_client() {
-    let dev = Dev::start(&[("BOOKEND_SEED__SLOTS", "500")]).await;
-    let slots = dev.api.free_slots(CLIENTS + 20).await;
-    let address: SocketAddr = dev.api.url.trim_start_matches("http://").parse().expect("an address");
+    story(Stack::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn slow_client_on_services() {
+    story(Stack::Services).await;
+}
+
+async fn story(stack: Stack) {
+    let simulators = Simulators::start(&[]).await;
+    let product = Product::start(stack, &simulators, &[("BOOKEND_SEED__SLOTS", "500")]).await;
+    let api = product.api();
+    let slots = api.free_slots(CLIENTS + 20).await;
+    let address: SocketAddr = api.url.trim_start_matches("http://").parse().expect("an address");
     let mut leaving = JoinSet::new();
     for (n, slot) in slots.iter().enumerate().take(CLIENTS) {
         let request = request(n, slot);
@@ -28,7 +40,7 @@ async fn slow_client() {
     let mut accepted = 0;
     for (n, slot) in slots.iter().enumerate().skip(CLIENTS) {
         let answer =
-            dev.api.start("booking", &format!("after-{n}"), &input(slot, "tok_visa"), 30).await.expect("an answer");
+            api.start("booking", &format!("after-{n}"), &input(slot, "tok_visa"), 30).await.expect("an answer");
         assert_eq!((answer.status, answer.text("decision")), (201, "committed"), "{answer:?}");
         accepted += 1;
     }
@@ -36,7 +48,7 @@ async fn slow_client() {
     let mut replayed = 0;
     for (n, slot) in slots.iter().enumerate().take(CLIENTS) {
         let answer =
-            dev.api.start("booking", &format!("leave-{n}"), &input(slot, "tok_visa"), 30).await.expect("an answer");
+            api.start("booking", &format!("leave-{n}"), &input(slot, "tok_visa"), 30).await.expect("an answer");
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
         assert_eq!(answer.text("decision"), "committed", "{answer:?}");
         replayed += usize::from(answer.header("idempotent-replayed") == "true");
@@ -45,10 +57,10 @@ async fn slow_client() {
         "{half} went away in mid-request, {sent} without their answer; {replayed} of those sagas were there; {accepted} after them"
     );
     assert!(half > 0 && sent > 0 && replayed > 0, "nobody went away: proves nothing");
-    assert_eq!(dev.api.get("/readyz").await.status, 200);
-    dev.api.all_ended(crate::common::LIMIT).await;
-    dev.process.terminate().expect("the signal is sent");
-    dev.audit().await;
+    assert_eq!(api.get("/readyz").await.status, 200);
+    api.all_ended(LIMIT).await;
+    product.terminate();
+    product.audit().await;
 }
 
 fn request(n: usize, slot: &str) -> String {

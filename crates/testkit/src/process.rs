@@ -100,7 +100,27 @@ impl Process {
     /// # Errors
     /// When the signal could not be sent.
     pub fn terminate(&self) -> io::Result<()> {
-        let status = Command::new("kill").arg("-TERM").arg(self.id().to_string()).status()?;
+        self.signal("-TERM")
+    }
+
+    /// Stops it in the middle of whatever it does. Its connections stay open.
+    ///
+    /// # Errors
+    /// When the signal could not be sent.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Lets a frozen one go on as if nothing had happened.
+    ///
+    /// # Errors
+    /// When the signal could not be sent.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> io::Result<()> {
+        let status = Command::new("kill").arg(signal).arg(self.id().to_string()).status()?;
         if status.success() { Ok(()) } else { Err(io::Error::other("the signal was not sent")) }
     }
 

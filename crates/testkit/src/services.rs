@@ -112,6 +112,18 @@ impl Services {
         Schemas::new(self.postgres_url())
     }
 
+    /// Asks the database something in SQL; one line per row.
+    ///
+    /// # Errors
+    /// When the database's own tool can't be run.
+    ///
+    /// # Panics
+    /// When there is no database.
+    pub async fn query(&self, sql: &str) -> io::Result<String> {
+        let (url, sql) = (self.postgres_url().to_owned(), sql.to_owned());
+        blocking(move || schemas::psql(&url, &sql)).await
+    }
+
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         Self { postgres: variable(POSTGRES), amqp: variable(AMQP), management: variable(MANAGEMENT) }
     }
