@@ -1,0 +1,207 @@
+//! A served participant on PostgreSQL: a command that the server refuses, and a server that crashes.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fixture::{LIMIT, Owned, Stack};
+use participant_kit::conformance::command;
+use participant_kit::{ExternalHandler, ExternalOptions, Options, Transactional, TransactionalHandler, serve};
+use runtime::Tasks;
+use saga_defs::dead_letter::{DeadLetter, Reason};
+use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, message};
+use sea_orm::sea_query::{Asterisk, Expr, ExprTrait as _, Query};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr};
+use serde_json::json;
+use support::{Counts, Desk, Provider};
+use testkit::Services;
+use tokio::sync::{Semaphore, mpsc};
+use transport::in_process::{InProcess, Options as Queues};
+use transport::{Consumer, Handed, Message, Publisher, Queue, Settled, Transport as _};
+use uuid::Uuid;
+
+/// A participant whose effects are rows with the text that it was asked to keep.
+struct Shelf;
+
+#[async_trait]
+impl Transactional for Shelf {
+    fn name(&self) -> &'static str {
+        "shelf"
+    }
+
+    fn undoable(&self) -> bool {
+        false
+    }
+
+    async fn execute(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        for command in commands {
+            let text = command.payload["text"].as_str().unwrap().to_owned();
+            let columns = ["id", "doctor_id", "starts_at", "ends_at", "price_minor", "currency", "status", "version"];
+            let (key, now) = (command.key, now.0);
+            let row =
+                [key.into(), key.into(), now.into(), now.into(), 1_i64.into(), text.into(), "free".into(), 1.into()];
+            tx.execute(Query::insert().into_table("slots").columns(columns).values_panic(row)).await?;
+        }
+        Ok(commands.iter().map(|_| Outcome::succeeded(json!({}))).collect())
+    }
+
+    async fn undo(
+        &self,
+        _tx: &DatabaseTransaction,
+        _now: Timestamp,
+        _commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        panic!("the effect is declared as not undoable")
+    }
+}
+
+/// The shelf behind its queue, and the engine's side of it.
+struct Served {
+    owned: Owned,
+    tasks: Tasks,
+    publisher: Arc<dyn Publisher>,
+    replies: Box<dyn Consumer>,
+    dead: Box<dyn Consumer>,
+    sent: u128,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+impl Served {
+    fn over(owned: Owned) -> Self {
+        let queues = vec![Queue::Participant("shelf".to_owned()), Queue::Replies, Queue::DeadLetters];
+        let transport = InProcess::new(&Queues { queues, capacity: 1_000, faults: None });
+        let tasks = Tasks::new();
+        let handler = Arc::new(TransactionalHandler::new(owned.db.clone(), Shelf));
+        serve(handler, &transport, &tasks, Options::default());
+        let (publisher, replies) = (transport.publisher(), transport.consumer(&Queue::Replies, 1_000));
+        let dead = transport.consumer(&Queue::DeadLetters, 1_000);
+        Self { owned, tasks, publisher, replies, dead, sent: 0 }
+    }
+
+    /// Sends commands as one message.
+    fn send(&mut self, commands: &[Command]) {
+        self.sent += 1;
+        let body = message::encode(commands).remove(0);
+        let message = Message::new(Uuid::from_u128(self.sent), Queue::Participant("shelf".to_owned()), body);
+        assert_eq!(self.publisher.publish(&[message]), [Handed::Over]);
+    }
+
+    /// The outcomes of so many effects.
+    async fn answers(&mut self, effects: usize) -> BTreeMap<Uuid, Outcome> {
+        let mut answers = BTreeMap::new();
+        while answers.len() < effects {
+            let received =
+                tokio::time::timeout(LIMIT, self.replies.receive(100)).await.expect("replies in time").unwrap();
+            for delivery in &received {
+                let replies = message::decode::<Reply>(&delivery.body).unwrap();
+                answers.extend(replies.into_iter().map(|reply| reply.unwrap()).map(|reply| (reply.key, reply.outcome)));
+            }
+            self.replies.acknowledge(&received.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await;
+        }
+        answers
+    }
+
+    async fn rows(&self) -> i64 {
+        let count = Query::select().expr(Expr::col(Asterisk).count()).from("slots").to_owned();
+        self.owned.db.reader().query_one(&count).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+}
+
+fn keep(key: u128, text: &str) -> Command {
+    command("shelf", Uuid::from_u128(key), Verb::Execute, 1, json!({ "text": text }))
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_command_that_the_server_refuses_is_set_aside_and_its_neighbours_are_answered() {
+    let mut served = Served::over(Owned::open::<migrations::Clinic>(Stack::Postgres).await);
+    // PostgreSQL keeps no U+0000 in a text.
+    let text = |key| if key == 13 { "bad\0" } else { "good" };
+    served.send(&(1..=20).map(|key| keep(key, text(key))).collect::<Vec<_>>());
+    let answers = served.answers(19).await;
+    assert!(answers.values().all(|outcome| *outcome == Outcome::succeeded(json!({}))), "{answers:?}");
+    assert!(!answers.contains_key(&Uuid::from_u128(13)));
+    let dead = tokio::time::timeout(LIMIT, served.dead.receive(10)).await.expect("a dead letter in time").unwrap();
+    let letter = DeadLetter::decode(&dead[0].body).unwrap();
+    assert_eq!(letter.reason, Reason::Failed);
+    served.dead.acknowledge(&[dead[0].tag]).await;
+    let settled = tokio::time::timeout(LIMIT, served.publisher.settled()).await.expect("acknowledged in time");
+    assert_eq!(settled, [Settled { id: Uuid::from_u128(1), confirmed: true }]);
+    assert_eq!(served.rows().await, 19);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_server_that_crashes_under_a_batch_loses_and_repeats_nothing() {
+    let services = Services::private_postgres().await;
+    let mut served = Served::over(Owned::on_server::<migrations::Clinic>(&services).await);
+    let batch = |from: u128| (from..from + 20).map(|key| keep(key, "good")).collect::<Vec<_>>();
+    served.send(&batch(100));
+    served.answers(20).await;
+
+    // The crash cuts off a transaction half-way, and finds more to do when it is over.
+    let table = served.owned.hold_table("slots").await;
+    served.send(&batch(200));
+    served.owned.blocked("first", "watch").await;
+    services.database().stop_immediate().await.unwrap();
+    served.send(&batch(300));
+    let down =
+        served.owned.db.transaction(|tx| Box::pin(async move { tx.execute_unprepared("select 1").await.map(|_| ()) }));
+    let down = down.await.expect_err("the server is down");
+    assert!(down.is_transient(), "{down:?}");
+    drop(table);
+    services.database().start().await.unwrap();
+
+    let answers = served.answers(40).await;
+    assert!(answers.values().all(|outcome| *outcome == Outcome::succeeded(json!({}))), "{answers:?}");
+    assert_eq!(served.rows().await, 60);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_verdict_outlives_a_crash_of_the_server() {
+    let services = Services::private_postgres().await;
+    let owned = Owned::on_server::<migrations::Clinic>(&services).await;
+    let (began, mut begun) = mpsc::channel(10);
+    let (counts, gate) = (Arc::new(Counts::default()), Arc::new(Semaphore::new(0)));
+    let provider = Provider {
+        counts: Arc::clone(&counts),
+        undoable: true,
+        gate: Arc::clone(&gate),
+        began,
+        recorded: Arc::default(),
+    };
+    let handler = ExternalHandler::new(owned.db.clone(), provider, ExternalOptions::default());
+    let desk = Desk::open(Arc::new(handler)).await;
+    let execute = command("provider", Uuid::from_u128(1), Verb::Execute, 1, json!({"n": 5}));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    tokio::time::timeout(LIMIT, begun.recv()).await.expect("a call in time").unwrap();
+    services.database().stop_immediate().await.unwrap();
+    // The provider answers while nothing can be recorded.
+    gate.add_permits(1);
+    let down = owned.db.reader().execute_unprepared("select 1").await.map_err(db::Error::from);
+    assert!(down.is_err_and(|error| error.is_transient()));
+    testkit::eventually(LIMIT, "the provider has answered", async || match counts.get(execute.key, "made") {
+        1 => Ok(()),
+        made => Err(format!("made {made} times")),
+    })
+    .await;
+    services.database().start().await.unwrap();
+    assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    assert_eq!(desk.send(std::slice::from_ref(&execute)).await, [Outcome::succeeded(json!({"n": 5}))]);
+    assert_eq!(counts.get(execute.key, "called"), 1);
+}
