@@ -19,10 +19,11 @@ use crate::entropy::Entropy;
 use crate::hints::Hints;
 use crate::options::Options;
 use crate::outbound::Outbound;
+use crate::replay::{LetterAnswer, LetterRequest};
 use crate::request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, OperateWork, StartVerdict, StartWork, Work};
-use crate::{Error, gauges, handover, hints, relay, replies, timers, worker};
+use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies, timers, worker};
 
 /// A running engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -51,10 +52,13 @@ impl Engine {
             (0..options.workers.max(1)).map(|_| mpsc::channel(options.queue)).unzip();
         let consumer = transport.consumer(&Queue::Replies, options.prefetch);
         let (foreign, given) = mpsc::channel(handover::ROUND_MAX);
+        let (aside, set_aside) = mpsc::channel(dead_letters::KEEP_MAX);
+        let dead_consumer = transport.consumer(&Queue::DeadLetters, dead_letters::KEEP_MAX);
         let shared = Arc::new(Shared {
             outbound: Outbound::new(transport.publisher(), options.in_flight_max),
             hints: Hints::default(),
             foreign,
+            aside,
             tasks: tasks.clone(),
             store,
             definitions,
@@ -73,6 +77,7 @@ impl Engine {
             tasks.spawn_vital("hear", hints::hear(Arc::clone(&shared), transport.hints()));
         }
         tasks.spawn_vital("handover", handover::run(Arc::clone(&shared), transport.publisher(), given));
+        tasks.spawn_vital("dead_letters", dead_letters::run(Arc::clone(&shared), dead_consumer, set_aside));
         tasks.spawn_vital("gauges", gauges::run(Arc::clone(&shared)));
         tasks.spawn_vital("replies", replies::run(Arc::clone(&shared), consumer));
         Ok(Self { shared })
@@ -168,6 +173,14 @@ impl Engine {
             OperateVerdict::NotFound => Operated::NotFound,
             OperateVerdict::Foreign => return Err(Error::Foreign),
         })
+    }
+
+    /// Settles a dead letter: sends its item again, or throws it away.
+    ///
+    /// # Errors
+    /// When there was no answer; ask again.
+    pub async fn settle_letter(&self, request: LetterRequest) -> Result<LetterAnswer, Error> {
+        replay::settle(&self.shared, request).await
     }
 
     async fn answer<T>(&self, verdict: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {

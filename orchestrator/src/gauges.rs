@@ -1,4 +1,4 @@
-//! Measures now and then what no counter tells: sagas by status, and how full the outbox is.
+//! Measures now and then what no counter tells: sagas by status, how full the outbox is, dead letters that wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ async fn measure(shared: &Shared) -> Result<(), saga_store::Error> {
     }
     let outbox = shared.store.outbox_load().await?;
     metrics::gauge!("bookend_outbox_pending").set(outbox.rows as f64);
+    let waiting = shared.store.dead_letters_waiting().await?;
+    metrics::gauge!("bookend_dead_letters_waiting").set(waiting as f64);
     metrics::gauge!("bookend_outbox_oldest_age_seconds").set(outbox.oldest_ms as f64 / 1_000.0);
     Ok(())
 }

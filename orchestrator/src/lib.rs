@@ -37,11 +37,16 @@ mod handover;
 
 mod gauges;
 
+mod dead_letters;
+
+mod replay;
+
 mod engine;
 
 pub use engine::Engine;
 pub use entropy::{Entropy, RandomEntropy, SeededEntropy};
 pub use options::Options;
+pub use replay::{LetterAction, LetterAnswer, LetterRefusal, LetterRequest};
 pub use request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
 
 /// Why the engine did not do what was asked. Refusals of the saga itself are answers, not errors.

@@ -1,15 +1,15 @@
 //! Takes replies from the transport and routes them to workers.
 //!
-//! Must hold: a delivery is acknowledged once every item in it is committed or known to change nothing; an item
-//! that can't be read is counted, logged without its body, and does not hold up its neighbours.
+//! Must hold: a delivery is acknowledged once every item in it is committed, known to change nothing, or kept as a
+//! dead letter because it can't be read; such an item does not hold up its neighbours.
 
 use std::sync::Arc;
 
-use saga_defs::message;
-use saga_defs::{Error as MessageError, Reply};
+use saga_defs::{DeadLetter, Reply, message};
 use tokio::sync::mpsc;
-use transport::{Consumer, Delivery};
+use transport::{Consumer, Delivery, Queue};
 
+use crate::dead_letters::Aside;
 use crate::shared::Shared;
 use crate::work::{Receipt, Work};
 
@@ -43,35 +43,42 @@ pub(crate) async fn run(shared: Arc<Shared>, mut consumer: Box<dyn Consumer>) {
     }
 }
 
-/// Puts a delivery's items to their workers; false when there are none any more.
+/// Puts a delivery's items to their workers, and sets aside those that can't be read; false when there are no workers
+/// any more.
 async fn route(shared: &Shared, delivery: &Delivery, acknowledge: &mpsc::Sender<u64>) -> bool {
-    let items = match message::decode::<Reply>(&delivery.body) {
+    let queue = Queue::Replies.name();
+    let items = match message::items(&delivery.body) {
         Ok(items) => items,
-        Err(error) => vec![Err(error)],
+        Err(error) => {
+            let receipt = Receipt::new(delivery.tag, 1, acknowledge.clone());
+            return set_aside(shared, DeadLetter::unreadable(&queue, &error, &delivery.body), receipt).await;
+        }
     };
     let receipt = Receipt::new(delivery.tag, items.len().max(1), acknowledge.clone());
     if items.is_empty() {
         receipt.settle();
     }
     for item in items {
-        match item {
+        let taken = match message::read::<Reply>(item) {
             Ok(reply) => {
                 let worker = shared.worker(reply.saga_id);
                 let work = Work::Reply { reply: Box::new(reply), receipt: receipt.clone() };
-                if worker.send(work).await.is_err() {
-                    return false;
-                }
+                worker.send(work).await.is_ok()
             }
             Err(error) => {
-                invalid(&error);
-                receipt.settle();
+                let letter = DeadLetter::unreadable(&queue, &error, item.as_bytes());
+                set_aside(shared, letter, receipt.clone()).await
             }
+        };
+        if !taken {
+            return false;
         }
     }
     true
 }
 
-fn invalid(error: &MessageError) {
+/// Hands over what can't be read; false when the engine stops.
+async fn set_aside(shared: &Shared, letter: DeadLetter, receipt: Receipt) -> bool {
     metrics::counter!("bookend_replies_invalid_total").increment(1);
-    tracing::error!(error = %error, "a reply can't be read and is set aside");
+    shared.aside.send(Aside { letter, receipt }).await.is_ok()
 }

@@ -1,10 +1,13 @@
 //! After the commit: acknowledge, answer, hint. Everything here is derived from the winners.
 
 use saga_core::{Ignored, Status};
-use saga_defs::Timestamp;
+use saga_defs::dead_letter::{DeadLetter, Reason};
+use saga_defs::{Timestamp, message};
 use saga_store::{LateReason, LateReply, Outcome};
+use transport::Queue;
 
 use crate::Error;
+use crate::dead_letters::Aside;
 use crate::fold::{Group, Said, StartGroup};
 use crate::hints::{self, Hint};
 use crate::request::Snapshot;
@@ -159,11 +162,9 @@ pub(crate) async fn orphans(shared: &Shared, works: Vec<Work>, now: Timestamp) {
     keep(shared, late, &receipts).await;
 }
 
-/// The one input or saga that the store refuses: turned down or set aside, so that the others go on.
-pub(crate) async fn poison(shared: &Shared, works: Vec<Work>) {
+/// Inputs that the store refuses, tried so often: turned down or set aside, so that the others go on.
+pub(crate) async fn poison(shared: &Shared, works: Vec<Work>, attempts: u32) {
     metrics::counter!("bookend_poison_inputs_total").increment(works.len() as u64);
-    let mut late = Vec::new();
-    let mut receipts = Vec::new();
     for work in works {
         match work {
             Work::Start(start) => {
@@ -172,15 +173,19 @@ pub(crate) async fn poison(shared: &Shared, works: Vec<Work>) {
             Work::Operate(work) => {
                 let _ = work.answer.send(Err(Error::Poison));
             }
+            Work::Reply { receipt, .. } if receipt.give_up() => {}
             Work::Reply { reply, receipt } => {
                 tracing::error!(saga_id = %reply.saga_id, "a reply can't be committed and is set aside");
-                late.push(late_reply(&reply, LateReason::Orphan, Timestamp::default()));
-                receipts.push(receipt);
+                let item = message::encode(std::slice::from_ref(&*reply)).concat();
+                let letter = DeadLetter::new(&Queue::Replies.name(), Reason::Failed, item.as_bytes())
+                    .saying("its saga could not be committed with it")
+                    .after(attempts);
+                // A closed channel means that the engine stops: the delivery comes again.
+                let _ = shared.aside.send(Aside { letter, receipt }).await;
             }
             Work::Tick { saga_id } => tracing::error!(%saga_id, "a due saga can't be committed"),
         }
     }
-    keep(shared, late, &receipts).await;
 }
 
 /// Keeps late replies, then acknowledges them. One that can't be kept is not acknowledged: it comes again, and a fact

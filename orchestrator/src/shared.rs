@@ -8,6 +8,7 @@ use saga_store::{Header, Store};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::dead_letters::Aside;
 use crate::definitions::Definitions;
 use crate::entropy::Entropy;
 use crate::handover::Foreign;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) hints: Hints,
     /// Replies that instances of another build must apply.
     pub(crate) foreign: mpsc::Sender<Foreign>,
+    /// What can't be handled.
+    pub(crate) aside: mpsc::Sender<Aside>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) options: Options,
     pub(crate) tasks: Tasks,

@@ -86,6 +86,30 @@ pub(crate) enum OperateVerdict {
     Foreign,
 }
 
+/// What a receipt of a dead letter tells.
+const SETTLED: u64 = 0;
+const GAVE_UP: u64 = 1;
+
+/// What came of trying a dead letter again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// Every item is committed, or known to change nothing.
+    Settled,
+    /// An item can't be committed.
+    GaveUp,
+}
+
+/// Where a dead letter's receipt tells.
+#[derive(Debug)]
+pub(crate) struct TriedAgain(mpsc::Receiver<u64>);
+
+impl TriedAgain {
+    /// Waits for what came of it; none when that is not known.
+    pub(crate) async fn recv(&mut self) -> Option<Tried> {
+        self.0.recv().await.map(|told| if told == GAVE_UP { Tried::GaveUp } else { Tried::Settled })
+    }
+}
+
 /// Acknowledges a delivery once all its items are settled. Dropped unsettled, the delivery comes again.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt(Arc<ReceiptInner>);
@@ -93,6 +117,8 @@ pub(crate) struct Receipt(Arc<ReceiptInner>);
 #[derive(Debug)]
 struct ReceiptInner {
     tag: u64,
+    /// Not of a delivery, but of a dead letter that is tried again.
+    again: bool,
     open: AtomicUsize,
     acknowledge: mpsc::Sender<u64>,
 }
@@ -100,7 +126,25 @@ struct ReceiptInner {
 impl Receipt {
     /// A receipt for `items` items of the delivery `tag`.
     pub(crate) fn new(tag: u64, items: usize, acknowledge: mpsc::Sender<u64>) -> Self {
-        Self(Arc::new(ReceiptInner { tag, open: AtomicUsize::new(items), acknowledge }))
+        Self(Arc::new(ReceiptInner { tag, again: false, open: AtomicUsize::new(items), acknowledge }))
+    }
+
+    /// A receipt for `items` items of a dead letter, and where it is told what came of them. Nothing is told when the
+    /// receipt is dropped unsettled.
+    pub(crate) fn again(items: usize) -> (Self, TriedAgain) {
+        let (acknowledge, told) = mpsc::channel(1);
+        let inner = ReceiptInner { tag: SETTLED, again: true, open: AtomicUsize::new(items), acknowledge };
+        (Self(Arc::new(inner)), TriedAgain(told))
+    }
+
+    /// An item can't be committed. Of a dead letter that is tried again this is told, and the letter stays what it is.
+    /// False for a delivery: its item is to be set aside.
+    pub(crate) fn give_up(&self) -> bool {
+        if self.0.again {
+            // Whoever asked has gone, or was told before.
+            let _ = self.0.acknowledge.try_send(GAVE_UP);
+        }
+        self.0.again
     }
 
     /// One item needs the delivery no more.

@@ -16,6 +16,8 @@ use crate::settle;
 use crate::shared::Shared;
 use crate::work::{StartWork, Work};
 
+/// How often an input that the store refuses is tried alone.
+const TRIES_MAX: u32 = 3;
 /// Wait after the store failed, doubled up to its bound.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -82,19 +84,20 @@ enum Turn {
 }
 
 async fn turn(shared: &Shared, batch: Vec<Work>) -> Turn {
-    let mut open = vec![batch];
+    let mut open = vec![(batch, 1)];
     let mut again = Vec::new();
-    while let Some(batch) = open.pop() {
+    while let Some((batch, tries)) = open.pop() {
         match attempt(shared, batch).await {
             Attempt::Done(losers) => again.extend(losers),
             Attempt::Failed(batch) => {
                 again.extend(batch);
-                again.extend(open.into_iter().flatten());
+                again.extend(open.into_iter().flat_map(|(batch, _)| batch));
                 return Turn::Failed(again);
             }
             Attempt::Poisoned(batch) => match halve(batch) {
-                Ok(halves) => open.extend(halves),
-                Err(guilty) => settle::poison(shared, guilty).await,
+                Ok(halves) => open.extend(halves.map(|half| (half, 1))),
+                Err(guilty) if tries < TRIES_MAX => open.push((guilty, tries + 1)),
+                Err(guilty) => settle::poison(shared, guilty, tries).await,
             },
         }
     }
@@ -204,15 +207,22 @@ fn regroup(works: impl Iterator<Item = Work>, starts: impl Iterator<Item = Start
     works.chain(starts.map(|start| Work::Start(Box::new(start)))).collect()
 }
 
-/// Halves a batch between sagas; the inputs of one saga or start key are not parted.
+/// Halves a batch: between sagas and start keys where there are several, else between the inputs of the one saga, the
+/// later half first, because the last half is tried first. What can't be parted comes back.
 fn halve(batch: Vec<Work>) -> Result<[Vec<Work>; 2], Vec<Work>> {
     let Split { sagas, starts } = fold::split(batch);
     let mut parts: Vec<Vec<Work>> = sagas.into_values().collect();
+    let of_one = parts.len() == 1 && starts.is_empty();
     parts.extend(
         starts.into_values().map(|starts| starts.into_iter().map(|start| Work::Start(Box::new(start))).collect()),
     );
     if parts.len() < 2 {
-        return Err(parts.into_iter().flatten().collect());
+        let mut inputs: Vec<Work> = parts.into_iter().flatten().collect();
+        if !of_one || inputs.len() < 2 {
+            return Err(inputs);
+        }
+        let later = inputs.split_off(inputs.len() / 2);
+        return Ok([later, inputs]);
     }
     let second = parts.split_off(parts.len() / 2);
     Ok([parts.into_iter().flatten().collect(), second.into_iter().flatten().collect()])

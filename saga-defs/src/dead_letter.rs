@@ -245,7 +245,8 @@ fn clip(text: &str, chars_max: usize) -> String {
 }
 
 /// Why an item can't be read, without a word of what it says.
-fn explain(error: &Error) -> (Reason, String) {
+#[must_use]
+pub fn explain(error: &Error) -> (Reason, String) {
     match error {
         Error::Json(error) => (Reason::BadJson, misfit(error)),
         Error::Version(version) => {

@@ -1,0 +1,98 @@
+//! Takes what nobody could handle, from its queue and from the engine's own tasks, and keeps it in the store.
+//!
+//! Not for what becomes of it then: a person decides that. Must hold: a delivery is acknowledged only after its letter
+//! is kept; a store that is out of reach is waited for; a letter that the store refuses stays where it is and holds
+//! up no other; nothing of what an item says is logged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use saga_defs::dead_letter::{DeadLetter, Reason};
+use saga_store::Error as StoreError;
+use tokio::sync::mpsc;
+use transport::{Consumer, Delivery, Queue};
+
+use crate::shared::Shared;
+use crate::work::Receipt;
+
+/// Letters kept at once, and most of them in hand: an item may be long.
+pub(crate) const KEEP_MAX: usize = 32;
+/// Wait after the store failed, doubled up to its bound.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A letter to be kept, and the receipt for the delivery that it came with.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    pub(crate) letter: DeadLetter,
+    pub(crate) receipt: Receipt,
+}
+
+pub(crate) async fn run(shared: Arc<Shared>, mut consumer: Box<dyn Consumer>, mut given: mpsc::Receiver<Aside>) {
+    let (acknowledge, mut settled) = mpsc::channel::<u64>(KEEP_MAX);
+    let (mut batch, mut tags) = (Vec::new(), Vec::new());
+    loop {
+        tokio::select! {
+            biased;
+            _ = settled.recv_many(&mut tags, KEEP_MAX) => {
+                consumer.acknowledge(&tags).await;
+                tags.clear();
+            }
+            () = shared.tasks.stopping() => return,
+            _ = given.recv_many(&mut batch, KEEP_MAX) => {}
+            deliveries = consumer.receive(KEEP_MAX) => match deliveries {
+                Some(deliveries) => batch.extend(deliveries.iter().map(|delivery| Aside {
+                    letter: read(delivery),
+                    receipt: Receipt::new(delivery.tag, 1, acknowledge.clone()),
+                })),
+                None => return,
+            },
+        }
+        keep(&shared, std::mem::take(&mut batch)).await;
+    }
+}
+
+/// What was put into the queue, by the broker as it was, or by others as a dead letter.
+fn read(delivery: &Delivery) -> DeadLetter {
+    match &delivery.died {
+        Some(died) => DeadLetter::new(&died.queue, Reason::of_broker(&died.reason), &delivery.body)
+            .saying("the broker took it from its queue"),
+        None => DeadLetter::decode(&delivery.body)
+            .unwrap_or_else(|error| DeadLetter::unreadable(&Queue::DeadLetters.name(), &error, &delivery.body)),
+    }
+}
+
+/// Keeps letters, then settles their receipts. Those that are not kept when the engine stops come again.
+async fn keep(shared: &Shared, batch: Vec<Aside>) {
+    let mut parts = vec![batch];
+    let mut pause = PAUSE;
+    while let Some(mut part) = parts.pop() {
+        let letters: Vec<DeadLetter> = part.iter().map(|aside| aside.letter.clone()).collect();
+        match shared.store.keep_dead_letters(&letters).await {
+            Ok(()) => part.iter().for_each(kept),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
+                tracing::warn!(%error, letters = part.len(), "dead letters could not be kept; again soon");
+                parts.push(part);
+                if !shared.tasks.sleep(pause).await {
+                    return;
+                }
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
+                if part.len() > 1 {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                } else {
+                    tracing::error!(%error, letter = ?part, "a dead letter can't be kept and stays in its queue");
+                }
+            }
+        }
+    }
+}
+
+fn kept(Aside { letter, receipt }: &Aside) {
+    let (reason, queue, detail) = (letter.reason.as_str(), letter.queue.as_str(), letter.detail.as_str());
+    metrics::counter!("bookend_dead_letters_total", "reason" => reason).increment(1);
+    tracing::warn!(letter = %letter.id(), reason, queue, detail, "a dead letter waits for a person");
+    receipt.settle();
+}
