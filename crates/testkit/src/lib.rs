@@ -3,6 +3,8 @@
 //! Only ever a dev-dependency. Must hold: every wait has a limit, and a wait that fails shows what it saw last.
 
 pub mod process;
+
+pub mod proxy;
 pub mod services;
 
 pub use process::Process;
