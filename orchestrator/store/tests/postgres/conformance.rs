@@ -1,5 +1,4 @@
-//! The store on PostgreSQL does what the port says.
-#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+//! The store does what the port says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

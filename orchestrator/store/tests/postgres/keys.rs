@@ -1,0 +1,122 @@
+//! Two instances that start the same thing at the same time, in both orders, and when the first one fails.
+
+use saga_store::{Error, Outcome, SqlStore, Store, Transition};
+
+use crate::world::{World, outcome, version};
+
+/// Has `first` commit up to its last table, `second` wait for it, and then lets the first go on or fail.
+async fn race(world: &World, first: &Transition, second: &Transition, fails: bool) -> [Result<Outcome, Error>; 2] {
+    let (one, other) = (world.instance("one").await, world.instance("other").await);
+    let mut holder = world.holder().await;
+    holder.take_history(first.header.id, 1).await;
+    let first = world.begin(&one, std::slice::from_ref(first));
+    holder.waits("one", 1).await;
+    let second = world.begin(&other, std::slice::from_ref(second));
+    holder.waits("other", 1).await;
+    assert!(holder.waits_for("other", "one").await);
+    if fails {
+        holder.commit().await
+    } else {
+        holder.roll_back().await
+    }
+    let alone = |outcomes: Vec<Outcome>| outcomes.into_iter().next().unwrap();
+    [outcome(first).await.map(alone), outcome(second).await.map(alone)]
+}
+
+/// The sagas that a start key and an input lead to.
+async fn leads_somewhere(world: &World) {
+    let mut holder = world.holder().await;
+    assert_eq!(holder.count("start_keys where saga_id not in (select id from sagas)").await, 0);
+    assert_eq!(holder.count("sagas where id not in (select saga_id from start_keys)").await, 0);
+    assert_eq!(holder.count("saga_inputs").await, holder.count("sagas").await);
+}
+
+async fn known(store: &SqlStore, start: &Transition) -> bool {
+    version(store, start.header.id).await.is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn of_two_starts_with_one_start_key_the_first_wins_and_the_second_learns_of_it() {
+    for older_first in [true, false] {
+        let world = World::new().await;
+        let store = world.instance("reader").await;
+        let (mut first, mut second) = (world.start(), world.start());
+        second.guard = first.guard.clone();
+        if !older_first {
+            std::mem::swap(&mut first, &mut second);
+        }
+        let [won, lost] = race(&world, &first, &second, false).await;
+        assert_eq!(won.unwrap(), Outcome::Committed);
+        let taken = Outcome::KeyTaken { saga_id: first.header.id, fingerprint: "asked".to_owned() };
+        assert_eq!(lost.unwrap(), taken);
+        assert!(known(&store, &first).await && !known(&store, &second).await);
+        leads_somewhere(&world).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_start_key_is_free_again_when_the_first_start_fails() {
+    let world = World::new().await;
+    let store = world.instance("reader").await;
+    let first = world.start();
+    let second = world.start_like(&first);
+    let [failed, won] = race(&world, &first, &second, true).await;
+    assert!(matches!(failed, Err(Error::Bug(_))), "{failed:?}");
+    assert_eq!(won.unwrap(), Outcome::Committed);
+    assert!(!known(&store, &first).await && known(&store, &second).await);
+    leads_somewhere(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn of_two_starts_with_one_business_key_the_first_wins_and_the_second_keeps_its_start_key_free() {
+    for older_first in [true, false] {
+        let world = World::new().await;
+        let store = world.instance("reader").await;
+        let (mut first, mut second) = (world.start_about("visit"), world.start_about("visit"));
+        if !older_first {
+            std::mem::swap(&mut first, &mut second);
+        }
+        let [won, lost] = race(&world, &first, &second, false).await;
+        assert_eq!(won.unwrap(), Outcome::Committed);
+        assert_eq!(lost.unwrap(), Outcome::BusinessKeyTaken { saga_id: first.header.id });
+        assert!(known(&store, &first).await && !known(&store, &second).await);
+        leads_somewhere(&world).await;
+
+        second.header.key = None;
+        assert_eq!(world.commit(&store, &[second]).await, [Outcome::Committed], "its start key is free");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_business_key_is_free_again_when_the_first_start_fails() {
+    let world = World::new().await;
+    let (first, second) = (world.start_about("visit"), world.start_about("visit"));
+    let [failed, won] = race(&world, &first, &second, true).await;
+    assert!(matches!(failed, Err(Error::Bug(_))), "{failed:?}");
+    assert_eq!(won.unwrap(), Outcome::Committed);
+    leads_somewhere(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_start_never_waits_for_a_saga_with_its_business_key_that_is_moving() {
+    let world = World::new().await;
+    let (one, other) = (world.instance("one").await, world.instance("other").await);
+    let first = world.start_about("visit");
+    assert_eq!(world.commit(&one, std::slice::from_ref(&first)).await, [Outcome::Committed]);
+    let mut holder = world.holder().await;
+    let next = world.next(&first);
+    holder.take_history(first.header.id, 2).await;
+    let moving = world.begin(&one, &[next]);
+    holder.waits("one", 1).await;
+    // Else two instances, each moving one saga and starting about the other's, would wait in a circle.
+    let taken = Outcome::BusinessKeyTaken { saga_id: first.header.id };
+    assert_eq!(world.commit(&other, &[world.start_about("visit")]).await, [taken]);
+    holder.roll_back().await;
+    assert_eq!(outcome(moving).await.unwrap(), [Outcome::Committed]);
+    assert_eq!(one.count().await.unwrap().iter().map(|(_, sagas)| sagas).sum::<u64>(), 1);
+}
