@@ -96,3 +96,27 @@ fn kept(Aside { letter, receipt }: &Aside) {
     tracing::warn!(letter = %letter.id(), reason, queue, detail, "a dead letter waits for a person");
     receipt.settle();
 }
+
+#[cfg(test)]
+mod tests {
+    use transport::Died;
+
+    use super::*;
+
+    #[test]
+    fn what_the_broker_took_is_kept_as_it_was() {
+        let died = Died { queue: "bookend.payment".to_owned(), reason: "delivery_limit".to_owned() };
+        let delivery = Delivery { tag: 1, body: Arc::from(&b"[{}, \xff]"[..]), died: Some(died) };
+        let letter = read(&delivery);
+        assert_eq!((letter.queue.as_str(), letter.reason), ("bookend.payment", Reason::DeliveryLimit));
+        assert_eq!(letter.item().unwrap(), b"[{}, \xff]");
+    }
+
+    #[test]
+    fn what_is_no_dead_letter_is_one_of_its_own_queue() {
+        for body in [&b"no JSON"[..], br#"{"v": 9}"#] {
+            let letter = read(&Delivery { tag: 1, body: Arc::from(body), died: None });
+            assert_eq!((letter.queue.as_str(), letter.item().unwrap()), ("bookend.dead", body.to_vec()));
+        }
+    }
+}

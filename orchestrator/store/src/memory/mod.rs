@@ -37,6 +37,8 @@ pub enum Fault {
     CommittedUnknown,
     /// Nothing is committed, and the caller is told nothing.
     DroppedUnknown,
+    /// Nothing is committed, and the caller is told that it never will be.
+    Refused,
     /// The first compare-and-swap of the commit loses; waits for a commit that has one.
     Lost,
 }
@@ -61,7 +63,7 @@ impl Faults {
     fn take(&mut self, batch: &Batch) -> Option<Fault> {
         let fault = *self.next.front()?;
         let fits = match fault {
-            Fault::Unavailable | Fault::CommittedUnknown | Fault::DroppedUnknown => true,
+            Fault::Unavailable | Fault::CommittedUnknown | Fault::DroppedUnknown | Fault::Refused => true,
             Fault::Lost => tables::first_swap(batch).is_some(),
         };
         if !fits {
@@ -147,6 +149,7 @@ impl Store for MemoryStore {
                 let committed = self.tables().commit(&batch, now, None);
                 committed.and(Err(Error::UnknownCommit(db::Error::Unknown)))
             }
+            Some(Fault::Refused) => Err(Error::Bug(db::Error::Bug(injected()))),
             Some(Fault::DroppedUnknown) => Err(Error::UnknownCommit(db::Error::Unknown)),
             Some(Fault::Lost) => {
                 let loser = tables::first_swap(&batch);
