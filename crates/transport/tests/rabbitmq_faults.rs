@@ -7,6 +7,7 @@
 mod rabbit;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lapin::options::{BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -15,9 +16,10 @@ use rabbit::{
     within,
 };
 use runtime::Tasks;
+use testkit::services::Vhost;
 use testkit::{Services, eventually};
 use transport::rabbitmq::RabbitMq;
-use transport::{Consumer, Died, Message, Queue, Transport};
+use transport::{Died, Message, Queue, Transport};
 use uuid::Uuid;
 
 const REPLIES: Queue = Queue::Replies;
@@ -26,49 +28,55 @@ fn payment() -> Queue {
     Queue::Participant("payment".to_owned())
 }
 
-/// Receives and acknowledges until every body from `0` up to `count` was there; returns how many came twice.
-async fn drain(consumer: &mut dyn Consumer, count: usize) -> usize {
-    let (mut seen, mut received) = (BTreeSet::new(), 0);
-    while seen.len() < count {
-        let deliveries = within("a delivery", consumer.receive(16)).await.unwrap();
-        received += deliveries.len();
-        seen.extend(deliveries.iter().map(|delivery| text(delivery).to_owned()));
-        consumer.acknowledge(&tags(&deliveries)).await;
+/// Closes all connections, again and again; returns how many there were.
+async fn close_connections(vhost: &Vhost, rounds: usize) -> usize {
+    let mut closed = 0;
+    for _ in 0..rounds {
+        closed += eventually(LIMIT, "connections to close", async || match vhost.close_connections().await {
+            Ok(0) => Err("none is listed".to_owned()),
+            Ok(count) => Ok(count),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
     }
-    received - seen.len()
+    closed
 }
 
 #[tokio::test]
 #[ignore = "needs RabbitMQ: scripts/test"]
 async fn closed_connections_lose_nothing() {
     const ROUNDS: usize = 3;
-    const COUNT: usize = 2_000;
     let rig = Rig::new(&Services::shared(), &[REPLIES]).await;
     let publisher = rig.transport.publisher();
     let mut consumer = rig.transport.consumer(&REPLIES, 64);
+    let (ended, expected) = (AtomicBool::new(false), AtomicUsize::new(usize::MAX));
     let meddle = async {
-        let mut closed = 0;
-        for _ in 0..ROUNDS {
-            closed += eventually(LIMIT, "connections to close", async || match rig.vhost.close_connections().await {
-                Ok(0) => Err("none is listed".to_owned()),
-                Ok(count) => Ok(count),
-                Err(error) => Err(error.to_string()),
-            })
-            .await;
-        }
+        let closed = close_connections(&rig.vhost, ROUNDS).await;
+        ended.store(true, Ordering::Relaxed);
         closed
     };
     let publish = async {
-        let mut lost = 0;
-        for n in 0..COUNT / 10 {
-            lost += deliver(&*publisher, &numbered(&REPLIES, n * 10..n * 10 + 10)).await;
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let (mut lost, mut sent) = (0, 0);
+        while !ended.load(Ordering::Relaxed) {
+            lost += deliver(&*publisher, &numbered(&REPLIES, sent..sent + 10)).await;
+            sent += 10;
         }
-        lost
+        // One more, so that the other side looks again after it was told how many there are.
+        expected.store(sent + 1, Ordering::Relaxed);
+        lost + deliver(&*publisher, &numbered(&REPLIES, sent..sent + 1)).await
     };
-    let (closed, lost, twice) =
-        within("all of it", async { tokio::join!(meddle, publish, drain(&mut *consumer, COUNT)) }).await;
-    eprintln!("{closed} connections closed, {lost} messages not confirmed, {twice} delivered twice");
+    let consume = async {
+        let (mut seen, mut received) = (BTreeSet::new(), 0);
+        while seen.len() < expected.load(Ordering::Relaxed) {
+            let deliveries = within("a delivery", consumer.receive(16)).await.unwrap();
+            received += deliveries.len();
+            seen.extend(deliveries.iter().map(|delivery| text(delivery).to_owned()));
+            consumer.acknowledge(&tags(&deliveries)).await;
+        }
+        (seen.len(), received - seen.len())
+    };
+    let (closed, lost, (seen, twice)) = within("all of it", async { tokio::join!(meddle, publish, consume) }).await;
+    eprintln!("{seen} messages, {closed} connections closed, {lost} not confirmed at first, {twice} delivered twice");
     assert!(closed >= ROUNDS, "{closed} connections were closed");
     untroubled(&rig.transport).await;
     depth(&rig.vhost, &REPLIES, 0).await;
