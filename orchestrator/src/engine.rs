@@ -73,7 +73,7 @@ impl Engine {
         tasks.spawn_vital("relay", relay::run(Arc::clone(&shared)));
         tasks.spawn_vital("timers", timers::run(Arc::clone(&shared)));
         tasks.spawn_vital("hints", hints::run(Arc::clone(&shared)));
-        if !shared.options.alone {
+        if shared.options.hints && !shared.options.alone {
             tasks.spawn_vital("hear", hints::hear(Arc::clone(&shared), transport.hints()));
         }
         tasks.spawn_vital("handover", handover::run(Arc::clone(&shared), transport.publisher(), given));

@@ -48,7 +48,7 @@ pub(crate) fn tell(shared: &Shared, hints: &[Hint]) {
         return;
     }
     hints.iter().for_each(|&(id, version)| shared.hints.tell(id, version));
-    if !shared.options.alone {
+    if shared.options.hints && !shared.options.alone {
         shared.outbound.hint(&serde_json::to_string(hints).expect("ids and numbers are JSON"));
     }
 }
@@ -63,7 +63,10 @@ pub(crate) async fn hear(shared: Arc<Shared>, mut hints: Box<dyn transport::Hint
         };
         let Some(hint) = hint else { return };
         match serde_json::from_str::<Vec<Hint>>(&hint) {
-            Ok(hints) => hints.into_iter().for_each(|(id, version)| shared.hints.tell(id, version)),
+            Ok(hints) => {
+                metrics::counter!("bookend_hints_heard_total").increment(hints.len() as u64);
+                hints.into_iter().for_each(|(id, version)| shared.hints.tell(id, version));
+            }
             Err(error) => tracing::debug!(%error, "a hint of another build is not understood"),
         }
     }

@@ -21,6 +21,9 @@ pub struct Options {
     pub timers_every: Duration,
     /// How often waited sagas are looked at, in case a hint was lost.
     pub hints_every: Duration,
+    /// Whether instances tell each other of sagas that can answer a wait. Without, waits elsewhere are answered by
+    /// looking.
+    pub hints: bool,
     /// How long a request waits for its commit.
     pub answer_within: Duration,
     /// This process is provably the only one on its store: what a dead one left in the outbox is sent at once.
@@ -38,6 +41,7 @@ impl Default for Options {
             relay_every: Duration::from_millis(250),
             timers_every: Duration::from_millis(100),
             hints_every: Duration::from_millis(250),
+            hints: true,
             answer_within: Duration::from_secs(10),
             alone: false,
         }

@@ -80,26 +80,6 @@ impl Vhost {
         .await
     }
 
-    /// Unbinds every queue from an exchange, so that what is published there is lost; says how many there were.
-    ///
-    /// # Errors
-    /// When the broker refuses.
-    pub async fn unbind_all(&self, exchange: &str) -> io::Result<usize> {
-        let path = format!("{}/bindings/source", self.host.path("exchanges", exchange));
-        self.with(move |host| {
-            let bindings = host.ask("GET", &path, None)?.done()?;
-            let bindings = bindings.as_array().map(Vec::as_slice).unwrap_or_default();
-            for binding in bindings {
-                let part = |name: &str| encode(binding[name].as_str().unwrap_or_default());
-                let (source, queue, key) = (part("source"), part("destination"), part("properties_key"));
-                let path = format!("bindings/{}/e/{source}/q/{queue}/{key}", encode(&host.name));
-                host.ask("DELETE", &path, None)?.done()?;
-            }
-            Ok(bindings.len())
-        })
-        .await
-    }
-
     /// Deletes a queue with its messages; its consumers are cancelled by the broker.
     ///
     /// # Errors
