@@ -16,4 +16,6 @@ mod kill_participant;
 
 mod zombie;
 
+mod two_formats;
+
 mod frozen_participant;

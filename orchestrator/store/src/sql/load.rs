@@ -88,8 +88,9 @@ fn read_inputs(rows: Vec<InputRow>) -> Result<BTreeMap<Uuid, Arc<Value>>, Error>
     rows.into_iter().map(parse).collect()
 }
 
+/// A newer format is for newer builds. An older one is read, and the next commit writes it in this build's own.
 fn read_state(known: u16, format: i32, text: &str) -> Result<State, Error> {
-    if format == i32::from(known) {
+    if format <= i32::from(known) {
         serde_json::from_str(text).map(State::Known).map_err(Error::Corrupt)
     } else {
         Ok(State::Foreign(u16::try_from(format).unwrap_or(u16::MAX)))
