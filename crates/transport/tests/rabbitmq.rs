@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rabbit::{LIMIT, options, within};
+use rabbit::{LIMIT, Rig, options, within};
 use runtime::Tasks;
 use testkit::Services;
 use testkit::services::Vhost;
 use transport::conformance::{self, Harness};
 use transport::rabbitmq::{Options, RabbitMq};
-use transport::{Queue, Transport};
+use transport::{Handed, Message, Queue, Transport};
 
 /// Transports on virtual hosts of their own.
 #[derive(Debug, Default)]
@@ -98,9 +98,49 @@ async fn a_broker_that_is_not_there_is_waited_for_and_told_of() {
     let trouble = rabbit::troubled(&transport, "refused").await;
     assert!(trouble.starts_with("no connection to the broker") && !trouble.contains("hunter2"), "{trouble}");
     let message = conformance::message("x");
-    assert_eq!(transport.publisher().publish(&[message]), [transport::Handed::NoRoom]);
+    assert_eq!(transport.publisher().publish(&[message]), [Handed::NoRoom]);
     let silence = Duration::from_millis(100);
     assert!(tokio::time::timeout(silence, transport.publisher().room(&Queue::Replies)).await.is_err());
     assert_eq!(tasks.shutdown(LIMIT).await, 0, "all tasks end");
     assert_eq!(transport.consumer(&Queue::Replies, 1).receive(1).await, None);
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: scripts/test"]
+async fn a_publisher_has_as_much_room_as_it_was_given() {
+    let rig = Rig::with(&Services::shared(), &[Queue::Replies], |options| options.in_flight_max = 2).await;
+    let publisher = rig.transport.publisher();
+    let messages = rabbit::numbered(&Queue::Replies, 0..3);
+    assert_eq!(publisher.publish(&messages), [Handed::Over, Handed::Over, Handed::NoRoom]);
+    let stranger = Message { queue: Queue::Participant("stranger".to_owned()), ..conformance::message("x") };
+    assert_eq!(publisher.publish(std::slice::from_ref(&stranger)), [Handed::NoRoom]);
+    assert_eq!(rig.transport.consumer(&stranger.queue, 1).receive(1).await, None);
+    // Confirmed is not enough: whoever never asks for fates must not fill the memory with them.
+    rabbit::depth(&rig.vhost, &Queue::Replies, 2).await;
+    assert_eq!(publisher.publish(&messages[2..]), [Handed::NoRoom]);
+    assert_eq!(rabbit::fates(&*publisher, 2).await.len(), 2);
+    within("room", publisher.room(&Queue::Replies)).await;
+    assert_eq!(publisher.publish(&messages[2..]), [Handed::Over]);
+    rig.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: scripts/test"]
+async fn shutdown_lets_what_is_in_hand_be_acknowledged_and_confirmed() {
+    let queue = Queue::Replies;
+    let rig = Rig::with(&Services::shared(), std::slice::from_ref(&queue), |options| options.drain = LIMIT).await;
+    let publisher = rig.transport.publisher();
+    let mut consumer = rig.transport.consumer(&queue, 2);
+    rabbit::deliver(&*publisher, &rabbit::numbered(&queue, 0..4)).await;
+    let held = rabbit::receive(&mut *consumer, 2).await;
+    rig.tasks.stop();
+    assert_eq!(within("the end", consumer.receive(1)).await, None);
+    let answer = rabbit::numbered(&queue, 4..5);
+    assert_eq!(rabbit::deliver(&*publisher, &answer).await, 0, "what is answered while stopping is confirmed");
+    consumer.acknowledge(&rabbit::tags(&held)).await;
+    drop(consumer);
+    // Far sooner than the time for draining is over: nothing is left to wait for.
+    assert_eq!(rig.tasks.shutdown(LIMIT / 4).await, 0, "all tasks end");
+    assert_eq!(publisher.publish(&answer), [Handed::NoRoom]);
+    rabbit::depth(&rig.vhost, &queue, 3).await;
 }

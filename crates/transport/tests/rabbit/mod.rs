@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "every test file uses its part of it")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
@@ -149,12 +148,4 @@ pub(crate) async fn depth(vhost: &Vhost, queue: &Queue, depth: u64) {
         other => Err(format!("{other:?}")),
     })
     .await;
-}
-
-pub(crate) fn consumer(transport: &RabbitMq, queue: &Queue, prefetch: usize) -> Box<dyn Consumer> {
-    transport.consumer(queue, prefetch)
-}
-
-pub(crate) fn publisher(transport: &RabbitMq) -> Arc<dyn Publisher> {
-    transport.publisher()
 }
