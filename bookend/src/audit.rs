@@ -38,6 +38,8 @@ pub struct Report {
     pub sagas: u64,
     /// Sagas that have not ended and are not stuck.
     pub open: u64,
+    /// Dead letters that wait for a person. No finding: they are in plain sight.
+    pub dead_letters: u64,
     /// What does not add up.
     pub findings: Vec<Finding>,
 }
@@ -66,6 +68,7 @@ pub async fn run(databases: &Databases, only: Option<Uuid>) -> anyhow::Result<Re
     slots(databases, &mut report).await?;
     sagas(databases, &store, &mut report).await?;
     causes(databases, &store, &mut report).await?;
+    report.dead_letters = store.dead_letters_waiting().await?;
     let outbox = store.outbox_load().await?;
     if outbox.rows > 0 {
         report.find(

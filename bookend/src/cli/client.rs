@@ -90,3 +90,12 @@ fn exit_of(status: StatusCode) -> Exit {
         _ => Exit::Failed,
     }
 }
+
+/// Percent-encodes everything but unreserved characters: RFC 3986, 2.3.
+pub(super) fn encode(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}

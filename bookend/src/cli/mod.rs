@@ -9,6 +9,8 @@ pub mod output;
 
 mod client;
 
+mod dead_letters;
+
 mod definitions;
 
 mod owner;
@@ -120,6 +122,9 @@ enum Command {
     /// Start, read and repair sagas on a server.
     #[command(visible_aliases = ["saga", "sg"])]
     Sagas(sagas::Sagas),
+    /// Look at messages that could not be handled; send them again or throw them away.
+    #[command(visible_aliases = ["dead-letter", "dl"])]
+    DeadLetters(dead_letters::DeadLetters),
     /// Look at saga definitions.
     #[command(visible_alias = "definition")]
     Definitions(definitions::Definitions),
@@ -179,6 +184,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             owner::audit(&Settings::read(file, data_flag(data.dir))?, saga, global.output).await
         }
         Command::Sagas(sagas) => sagas.run(global.output).await,
+        Command::DeadLetters(letters) => letters.run(global.output).await,
         Command::Definitions(definitions) => definitions.run(&Settings::read(file, Flags::new())?, global.output),
         Command::Config => {
             output::text(crate::settings::DEFAULTS);

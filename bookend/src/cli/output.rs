@@ -68,3 +68,16 @@ pub fn cell(value: &Value, path: &str) -> String {
         Some(other) => other.to_string(),
     }
 }
+
+/// Prints a page of the API: as it is, or these members of its items as columns.
+pub fn rows(page: &Value, columns: &[&str], format: Format) {
+    match format {
+        Format::Json => json(page),
+        Format::Table => {
+            let data = page.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+            let rows: Vec<Vec<String>> =
+                data.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
+            table(columns, &rows);
+        }
+    }
+}

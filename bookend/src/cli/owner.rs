@@ -50,6 +50,9 @@ pub(super) async fn audit(settings: &Settings, saga: Option<Uuid>, format: Forma
             for finding in &report.findings {
                 output::line(&format!("{}  {}  {}", finding.rule, finding.subject, finding.detail));
             }
+            if report.dead_letters > 0 {
+                output::note(&format!("{} dead letters wait: bookend dead-letters list", report.dead_letters));
+            }
             output::note(&format!("{} sagas looked at, {} findings", report.sagas, report.findings.len()));
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::client::Server;
+use super::client::{Server, encode};
 use super::exit::Exit;
 use super::output::{self, Format, cell};
 
@@ -175,7 +175,7 @@ impl Sagas {
             Err(exit) => Ok(exit),
             Ok(answer) => {
                 let columns = ["id", "definition", "status", "decision", "key", "created_at"];
-                rows(&answer.body, &columns, format);
+                output::rows(&answer.body, &columns, format);
                 if let Some(cursor) = answer.body.get("next_cursor").and_then(Value::as_str) {
                     output::note(&format!("more: --cursor {cursor}"));
                 }
@@ -285,24 +285,12 @@ fn show(saga: &Value, format: Format) {
     }
     output::line("");
     let steps = json!({"data": saga.get("steps")});
-    rows(&steps, &["name", "participant", "kind", "status", "execute_attempts", "compensate_attempts"], format);
+    output::rows(&steps, &["name", "participant", "kind", "status", "execute_attempts", "compensate_attempts"], format);
     let possible = saga.get("actions").and_then(Value::as_array).into_iter().flatten();
     let possible: Vec<String> =
         possible.filter(|action| cell(action, "allowed") == "true").map(|action| cell(action, "name")).collect();
     if !possible.is_empty() {
         output::line(&format!("\npossible: {}", possible.join(", ")));
-    }
-}
-
-fn rows(page: &Value, columns: &[&str], format: Format) {
-    match format {
-        Format::Json => output::json(page),
-        Format::Table => {
-            let data = page.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
-            let rows: Vec<Vec<String>> =
-                data.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
-            output::table(columns, &rows);
-        }
     }
 }
 
@@ -335,13 +323,4 @@ fn without_null(mut value: Value) -> Value {
         members.retain(|_, member| !member.is_null());
     }
     value
-}
-
-/// Percent-encodes everything but unreserved characters: RFC 3986, 2.3.
-fn encode(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }

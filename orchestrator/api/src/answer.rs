@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::headers::{Wait, ascii, etag};
 use crate::view::{SagaView, location};
 
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// Says that an equal request came before.
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// An answer under construction.

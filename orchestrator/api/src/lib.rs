@@ -1,4 +1,4 @@
-//! The REST API: sagas are started, read, listed and operated on, definitions are shown.
+//! The REST API: sagas are started, read, listed and operated on, definitions are shown, dead letters are settled.
 //!
 //! Not for telling who asks (`runtime::http` does) and not for deciding: the engine answers, this crate words it.
 //! Must hold: an HTTP status speaks of the request, the body's `status` of the saga; a client sees its own sagas and
@@ -9,6 +9,8 @@ mod access;
 mod answer;
 
 mod definitions;
+
+mod dead_letters;
 
 mod headers;
 
@@ -36,7 +38,7 @@ use orchestrator::Engine;
 
 pub use openapi::openapi;
 
-/// The routes of sagas and definitions, `/openapi.json`, and the same for people at `/docs`.
+/// The routes of sagas, definitions and dead letters, `/openapi.json`, and the same for people at `/docs`.
 ///
 /// All but the last two need `runtime::http::identify` around them: without it every request is a 401.
 pub fn router(engine: Engine) -> Router {
@@ -51,6 +53,10 @@ pub fn router(engine: Engine) -> Router {
         .route("/v1/sagas/{id}/close", post(operate::close))
         .route("/v1/definitions", get(definitions::list))
         .route("/v1/definitions/{reference}", get(definitions::read))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/{id}", get(dead_letters::read))
+        .route("/v1/dead-letters/{id}/replay", post(dead_letters::replay))
+        .route("/v1/dead-letters/{id}/discard", post(dead_letters::discard))
         .with_state(engine)
         .merge(openapi::pages())
 }

@@ -27,9 +27,24 @@ const REASON_CHARS_MAX: usize = 500;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reason {
-    /// Kept in the saga's history for ever: no personal data.
+    /// Kept for ever with what it is the reason for: no personal data.
     #[schema(min_length = 1, max_length = 500, example = "the provider is back")]
     reason: String,
+}
+
+impl Reason {
+    /// The reason, if it says something.
+    pub(crate) fn checked(self) -> Result<String, Problem> {
+        checked(&self.reason)?;
+        Ok(self.reason)
+    }
+}
+
+fn checked(reason: &str) -> Result<(), Problem> {
+    if reason.trim().is_empty() || reason.chars().count() > REASON_CHARS_MAX {
+        return Err(problems::bad_member("reason", "must say why, in 1 to 500 characters"));
+    }
+    Ok(())
 }
 
 /// Why a command counts as succeeded, and with which output.
@@ -166,9 +181,7 @@ async fn operate(
     reason: String,
     action: Action,
 ) -> Answered {
-    if reason.trim().is_empty() || reason.chars().count() > REASON_CHARS_MAX {
-        return Err(problems::bad_member("reason", "must say why, in 1 to 500 characters"));
-    }
+    checked(&reason)?;
     visible(engine, principal, saga_id).await?;
     let request = OperateRequest {
         saga_id,

@@ -6,11 +6,14 @@
 use axum::http::header::{ETAG, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use orchestrator::Error;
+use runtime::clock::rfc3339;
 use runtime::http::Problem;
+use saga_defs::Timestamp;
 use saga_defs::schema::Misfit;
 use serde_json::json;
 
 use crate::headers::etag;
+use crate::words::LetterState;
 
 /// What the engine could not do, for a client.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -115,6 +118,37 @@ pub(crate) fn stale(current: u64) -> Problem {
 pub(crate) fn not_possible(why: &str, possible: &[&str]) -> Problem {
     let detail = format!("This is not possible now: {why}. What is possible is listed in `actions`.");
     Problem::conflict("action_not_possible", detail).with("reason", why).with("actions", possible)
+}
+
+/// 404: no such dead letter.
+pub(crate) fn no_letter() -> Problem {
+    Problem::not_found("There is no dead letter with this id. `GET /v1/dead-letters?state=all` lists all of them.")
+}
+
+/// 409: somebody else decided otherwise.
+pub(crate) fn letter_settled(state: LetterState) -> Problem {
+    let detail = "The dead letter was settled otherwise, or has died again just now. Read it again, then decide again.";
+    Problem::conflict("already_settled", detail).with("state", state)
+}
+
+/// 409: the participant may have forgotten the effect.
+pub(crate) fn dedupe_window_over(until: Timestamp) -> Problem {
+    let detail = "A command in it must not be sent any more: its participant may have forgotten whether it was executed. \
+                  Find out what stands, settle its saga by hand and discard the letter.";
+    Problem::conflict("dedupe_window_over", detail).with("dedupe_until", rfc3339(until))
+}
+
+/// 409: nobody would understand it now either.
+pub(crate) fn still_unreadable(why: &str) -> Problem {
+    let detail = format!("It can't be sent again by this build: {why}. Mend its sender and discard the letter.");
+    Problem::conflict("still_unreadable", detail).with("reason", why)
+}
+
+/// 409: the reply was tried, and turned down as before.
+pub(crate) fn still_failing() -> Problem {
+    let detail =
+        "A reply in it can't be committed, still; the server's log says why. Mend that and replay it, or discard it.";
+    Problem::conflict("still_failing", detail)
 }
 
 #[cfg(test)]

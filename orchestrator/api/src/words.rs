@@ -92,6 +92,49 @@ words! {
     LateReason for saga_store::LateReason { Ended, Contradiction, Overruled, Orphan }
 }
 
+words! {
+    /// Where a dead letter stands.
+    LetterState for saga_store::LetterState { Waiting, Replayed, Discarded }
+}
+
+words! {
+    /// Why something is a dead letter.
+    LetterReason for saga_defs::dead_letter::Reason {
+        BadJson,
+        UnknownVersion,
+        WrongParticipant,
+        ContractViolation,
+        Oversized,
+        Failed,
+        Rejected,
+        DeliveryLimit,
+        Expired,
+        Maxlen,
+    }
+}
+
+impl From<LetterReason> for saga_defs::dead_letter::Reason {
+    fn from(reason: LetterReason) -> Self {
+        match reason {
+            LetterReason::BadJson => Self::BadJson,
+            LetterReason::UnknownVersion => Self::UnknownVersion,
+            LetterReason::WrongParticipant => Self::WrongParticipant,
+            LetterReason::ContractViolation => Self::ContractViolation,
+            LetterReason::Oversized => Self::Oversized,
+            LetterReason::Failed => Self::Failed,
+            LetterReason::Rejected => Self::Rejected,
+            LetterReason::DeliveryLimit => Self::DeliveryLimit,
+            LetterReason::Expired => Self::Expired,
+            LetterReason::Maxlen => Self::Maxlen,
+        }
+    }
+}
+
+words! {
+    /// How an item stands in `body`: as it is, or as base64 because it is no text.
+    Encoding for saga_defs::dead_letter::Encoding { Utf8, Base64 }
+}
+
 /// What a saga waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

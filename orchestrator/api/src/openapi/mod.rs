@@ -12,11 +12,11 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{definitions, list, operate, read, start};
+use crate::{dead_letters, definitions, list, operate, read, start};
 
 pub(crate) use shared::{
-    BodyRefused, CancelAnswers, Invalid, OperationParams, ProblemDocument, ReadParams, RepairAnswers, SagaMissing,
-    StartParams,
+    AdminsOnly, BodyRefused, CancelAnswers, Invalid, LetterAnswers, LetterMissing, OperationParams, ProblemDocument,
+    ReadParams, RepairAnswers, SagaMissing, StartParams,
 };
 
 /// Where the document is.
@@ -35,6 +35,7 @@ const BEARER: &str = "token";
         (name = "sagas", description = "Start and watch sagas."),
         (name = "operations", description = "Cancel a saga; repair one that is stuck."),
         (name = "definitions", description = "What can be started."),
+        (name = "dead letters", description = "Messages that could not be handled; for admins."),
         (name = "owners", description = "What the owners of data hold; served where their participants run."),
     ),
     paths(
@@ -49,8 +50,12 @@ const BEARER: &str = "token";
         operate::close,
         definitions::list,
         definitions::read,
+        dead_letters::list,
+        dead_letters::read,
+        dead_letters::replay,
+        dead_letters::discard,
     ),
-    components(schemas(ProblemDocument, operate::OperatedView)),
+    components(schemas(ProblemDocument, operate::OperatedView, dead_letters::SummaryView)),
     modifiers(&Everywhere),
 )]
 struct Document;

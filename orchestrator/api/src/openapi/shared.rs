@@ -10,6 +10,7 @@ use utoipa::openapi::{
 };
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
+use crate::dead_letters::SummaryView;
 use crate::operate::OperatedView;
 
 type Responses = BTreeMap<String, RefOr<Response>>;
@@ -131,13 +132,57 @@ impl IntoResponses for CancelAnswers {
     }
 }
 
+/// Not for clients.
+pub(crate) struct AdminsOnly;
+
+impl IntoResponses for AdminsOnly {
+    fn responses() -> Responses {
+        responses([("403", problem("`forbidden`: needs a token with the role `admin`.").build())])
+    }
+}
+
 /// What an operation of admins may answer.
 pub(crate) struct RepairAnswers;
 
 impl IntoResponses for RepairAnswers {
     fn responses() -> Responses {
         let mut all = CancelAnswers::responses();
-        all.append(&mut responses([("403", problem("`forbidden`: needs a token with the role `admin`.").build())]));
+        all.append(&mut AdminsOnly::responses());
+        all
+    }
+}
+
+/// No such dead letter, or not for who asks.
+pub(crate) struct LetterMissing;
+
+impl IntoResponses for LetterMissing {
+    fn responses() -> Responses {
+        let mut all = AdminsOnly::responses();
+        all.append(&mut responses([("404", problem("`not_found`: there is none.").build())]));
+        all
+    }
+}
+
+/// What settling a dead letter may answer.
+pub(crate) struct LetterAnswers;
+
+impl IntoResponses for LetterAnswers {
+    fn responses() -> Responses {
+        let schema = Ref::from_schema_name(SummaryView::name());
+        let settled = ResponseBuilder::new()
+            .description("It is settled, now or by an equal request before; the letter as it is now.")
+            .header("Idempotent-Replayed", header("`true` when an equal request came before."))
+            .content("application/json", ContentBuilder::new().schema(Some(schema)).build());
+        let conflict = "`already_settled`: `state` says how. `dedupe_window_over`, `still_unreadable`, `still_failing`: \
+                        it can't be sent again, and stays.";
+        let mut all = responses([
+            ("200", settled.build()),
+            ("409", problem(conflict).build()),
+            ("422", problem("`invalid_body`").build()),
+        ]);
+        for mut more in [Invalid::responses(), LetterMissing::responses(), BodyRefused::responses()] {
+            all.append(&mut more);
+        }
         all
     }
 }

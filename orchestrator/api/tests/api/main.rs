@@ -2,6 +2,8 @@
 
 mod common;
 
+mod dead_letters;
+
 mod description;
 
 mod operations;
