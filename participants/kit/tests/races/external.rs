@@ -7,11 +7,11 @@ use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::command;
 use participant_kit::{Effect, ExternalHandler, ExternalOptions};
 use saga_defs::{Command, Outcome, Verb};
-use sea_orm::sea_query::{LockType, Query, SelectStatement};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
+use crate::row;
 use crate::support::{Counts, Desk, Provider, database};
 
 /// Sooner than anything a test waits for.
@@ -91,13 +91,6 @@ impl Run {
     }
 }
 
-/// Every row of the inbox, for holding.
-fn rows() -> SelectStatement {
-    let mut rows = Query::select();
-    rows.column("key").from("inbox").lock(LockType::Update);
-    rows
-}
-
 fn made() -> Outcome {
     Outcome::succeeded(json!({"n": 5}))
 }
@@ -141,17 +134,52 @@ async fn of_two_sweeps_that_see_one_open_call_one_makes_it() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: scripts/test"]
-async fn a_sweep_does_not_wait_for_a_row_that_is_being_written() {
+async fn a_sweep_that_is_overtaken_leaves_the_call_to_who_has_it() {
     let world = World::new().await;
-    let (execute, mut other) = (world.execute(), world.execute());
-    other.key = Uuid::new_v4();
-    let frozen = world.frozen(&execute).await;
-    let row = world.owned.hold(&rows()).await;
-    frozen.desk.hand_over(std::slice::from_ref(&other)).await;
-    let mut run = world.run("run", NEVER, OFTEN).await;
-    assert_eq!(run.begins().await.command.key, other.key);
-    row.commit().await.unwrap();
-    assert_eq!(run.begins().await.command.key, execute.key);
+    let owned = &world.owned;
+    let _frozen = world.frozen(&world.execute()).await;
+    let table = owned.hold_table("inbox").await;
+    let mut one = world.run("one", NEVER, OFTEN).await;
+    owned.blocked("one", "watch").await;
+    // The table is locked again as soon as the first claim is through. The other has seen the call before it was.
+    let again = owned.hold_table("inbox");
+    let other = async {
+        owned.blocked("watch", "one").await;
+        let other = world.run("other", NEVER, OFTEN).await;
+        owned.blocked("other", "watch").await;
+        table.commit().await.unwrap();
+        other
+    };
+    let (again, mut other) = tokio::join!(again, other);
+    one.begins().await;
+    again.commit().await.unwrap();
+    owned.quiet("other").await;
+    for run in [&one, &other] {
+        run.gate.add_permits(10);
+    }
+    assert_eq!(one.desk.definite(world.execute().command_id).await, made());
+    assert_eq!(other.desk.run.tasks.shutdown(LIMIT).await, 0);
+    assert_eq!(world.counted(), [1, 1, 0]);
+    assert!(other.begun.try_recv().is_err(), "called again");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_sweep_does_not_wait_for_rows_that_are_being_written() {
+    let world = World::new().await;
+    let [lapsed, own, due] = [1, 2, 3].map(|key| Command { key: Uuid::from_u128(key), ..world.execute() });
+    let frozen = world.frozen(&lapsed).await;
+    let claimable = world.owned.hold(&row(lapsed.key)).await;
+    // Renews its leases in every sweep.
+    let mut run = world.run("run", OFTEN, OFTEN).await;
+    run.desk.hand_over(std::slice::from_ref(&own)).await;
+    assert_eq!(run.begins().await.command.key, own.key);
+    let renewable = world.owned.hold(&row(own.key)).await;
+    frozen.desk.hand_over(std::slice::from_ref(&due)).await;
+    assert_eq!(run.begins().await.command.key, due.key);
+    renewable.commit().await.unwrap();
+    claimable.commit().await.unwrap();
+    assert_eq!(run.begins().await.command.key, lapsed.key);
 }
 
 #[tokio::test]
@@ -162,7 +190,7 @@ async fn of_two_verdicts_on_one_call_the_first_is_recorded_and_both_answer_alike
     let frozen = world.frozen(&execute).await;
     let mut successor = world.run("successor", NEVER, OFTEN).await;
     assert_eq!(successor.begins().await.provider_key, format!("{}:execute", world.key));
-    let row = world.owned.hold(&rows()).await;
+    let row = world.owned.hold(&row(world.key)).await;
     successor.gate.add_permits(1);
     world.owned.blocked("successor", "watch").await;
     frozen.gate.add_permits(1);
@@ -229,7 +257,7 @@ async fn a_compensate_that_waits_for_the_verdict_undoes_what_was_done() {
     let (execute, compensate) = (world.execute(), world.compensate());
     first.desk.hand_over(std::slice::from_ref(&execute)).await;
     first.begins().await;
-    let row = world.owned.hold(&rows()).await;
+    let row = world.owned.hold(&row(world.key)).await;
     first.gate.add_permits(1);
     world.owned.blocked("first", "watch").await;
     let seen = async {
@@ -253,7 +281,7 @@ async fn a_verdict_that_waits_for_a_compensate_opens_the_undo() {
     let (execute, compensate) = (world.execute(), world.compensate());
     first.desk.hand_over(std::slice::from_ref(&execute)).await;
     first.begins().await;
-    let row = world.owned.hold(&rows()).await;
+    let row = world.owned.hold(&row(world.key)).await;
     let seen = async {
         world.owned.blocked("second", "watch").await;
         first.gate.add_permits(1);

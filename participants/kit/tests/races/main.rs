@@ -10,3 +10,13 @@ mod support;
 mod transactional;
 
 mod external;
+
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, Query, SelectStatement};
+use uuid::Uuid;
+
+/// A row of the inbox, for holding.
+fn row(key: Uuid) -> SelectStatement {
+    let mut row = Query::select();
+    row.column("key").from("inbox").and_where(Expr::col("key").eq(key)).lock(LockType::Update);
+    row
+}

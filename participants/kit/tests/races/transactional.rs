@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::row;
 use crate::support::{Counts, database};
 
 /// Keeps a transaction open where effects are made.
@@ -254,14 +255,14 @@ async fn rows_that_are_there_already_are_locked_in_one_order() {
         world.owned.instance("third").await,
         Slow { counts: Arc::clone(&world.counts), undoable: true, hold: None },
     );
-    let middle = world.owned.hold(&row(20)).await;
+    let middle = world.owned.hold(&row(Uuid::from_u128(20))).await;
     let [low, middle_again, high] = keys.map(compensate);
     let (up, down) = ([&low, &middle_again, &high], [&high, &middle_again, &low]);
     let seen = async {
         world.owned.blocked("second", "watch").await;
         let seen = async {
             world.owned.blocked("third", "second").await;
-            world.owned.free(&row(30)).await;
+            world.owned.free(&row(Uuid::from_u128(30))).await;
             middle.commit().await.unwrap();
         };
         tokio::join!(third.apply(&down), seen).0.unwrap()
@@ -272,11 +273,4 @@ async fn rows_that_are_there_already_are_locked_in_one_order() {
         (vec![Outcome::succeeded(json!({})); 3], vec![Outcome::succeeded(json!({})); 3])
     );
     assert_eq!(keys.map(|key| world.counted(key)), [[1, 1]; 3]);
-}
-
-fn row(key: u128) -> sea_orm::sea_query::SelectStatement {
-    use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, Query};
-    let mut row = Query::select();
-    row.column("key").from("inbox").and_where(Expr::col("key").eq(Uuid::from_u128(key))).lock(LockType::Update);
-    row
 }
