@@ -83,6 +83,11 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
         ("statement_timeout", ms(options.statement_timeout)),
         ("lock_timeout", ms(options.lock_timeout)),
         ("idle_in_transaction_session_timeout", ms(options.idle_in_transaction)),
+        // A plan is made once per session and kept. One that reads a whole table because it is still small would be
+        // wrong an hour later.
+        ("enable_seqscan", "off".to_owned()),
+        // Takes longer than the statements that are run here.
+        ("jit", "off".to_owned()),
         // A server whose client died notices within this time instead of working on.
         ("client_connection_check_interval", "5000".to_owned()),
         ("tcp_user_timeout", "10000".to_owned()),

@@ -13,6 +13,10 @@
 //!   same time can still get in between: the unique index stops the statement, nothing of it stays, and the next try
 //!   sees that saga. So no start key is ever taken without its saga.
 //! - The text is constant and the sets are arrays: the server reads them eight times faster than JSON.
+//! - Sets are never joined to each other: the server takes them for small and would compare each row with each. Asked
+//!   as `(… in (select …)) is true`, it hashes.
+//! - Sagas are found by their ids however small the table was when the server made its plan, which it keeps: a
+//!   `lateral` part can't be turned around, and what is true of every change makes the server expect few.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,17 +54,17 @@ with fate as (
         failure_code, stuck_cause, waiting_on, version, wake_at, decided_at, ended_at, state
     )
 ), held as materialized (
-    select sagas.id from n
-    join sagas on sagas.id = n.id and sagas.version = n.expected
-    order by sagas.id
-    for no key update of sagas
+    select n.* from (select * from n where expected >= 0 and version > expected order by id) as n
+    cross join lateral (
+        select from sagas where sagas.id = n.id and sagas.version = n.expected for no key update
+    ) as locked
 ), changed as (
     update sagas set
-        format = $5, status = n.status, decision = n.decision, failure_code = n.failure_code,
-        stuck_cause = n.stuck_cause, waiting_on = n.waiting_on, version = n.version, wake_at = n.wake_at,
-        updated_at = $2, decided_at = n.decided_at, ended_at = n.ended_at, state = n.state
-    from held join n on n.id = held.id
-    where sagas.id = held.id and sagas.version = n.expected
+        format = $5, status = held.status, decision = held.decision, failure_code = held.failure_code,
+        stuck_cause = held.stuck_cause, waiting_on = held.waiting_on, version = held.version, wake_at = held.wake_at,
+        updated_at = $2, decided_at = held.decided_at, ended_at = held.ended_at, state = held.state
+    from held
+    where sagas.id = held.id and sagas.version = held.expected
     returning sagas.id, sagas.ended_at
 ), candidates as materialized (
     select n.* from n
@@ -85,20 +89,23 @@ with fate as (
         c.id, c.tenant, c.principal, c.business_key, c.definition, c.definition_version, c.digest, c.created_at,
         $5, c.status, c.decision, c.failure_code, c.stuck_cause, c.waiting_on, c.version, c.wake_at,
         $2, c.decided_at, c.ended_at, c.state
-    from took join candidates as c on c.id = took.saga_id
+    from candidates as c
+    where (c.id in (select saga_id from took)) is true
     order by c.tenant, c.business_key, c.id
     returning id
 ), won as materialized (
     select id from changed union all select id from started
 ), inputs as (
     insert into saga_inputs (saga_id, body)
-    select c.id, c.input from started join candidates as c on c.id = started.id
+    select c.id, c.input from candidates as c
+    where (c.id in (select id from started)) is true
 ), past as (
     insert into history (saga_id, seq, at, actor, reason, operation_id, commit_id, format, events)
     select h.saga_id, h.seq, h.at, h.actor, h.reason, h.operation_id, $1, h.format, h.events
-    from won join unnest(
+    from unnest(
         $31::uuid[], $32::bigint[], $33::bigint[], $34::text[], $35::text[], $36::uuid[], $37::integer[], $38::text[]
-    ) as h (saga_id, seq, at, actor, reason, operation_id, format, events) on h.saga_id = won.id
+    ) as h (saga_id, seq, at, actor, reason, operation_id, format, events)
+    where (h.saga_id in (select id from won)) is true
 ), queued as (
     insert into outbox (id, participant, body, due_at, attempts, created_at)
     select
@@ -106,8 +113,9 @@ with fate as (
         case count(*) when 1 then '' else '[' end || string_agg(m.item, ',' order by m.position)
             || case count(*) when 1 then '' else ']' end,
         $4, 0, $3
-    from won join unnest($39::uuid[], $40::text[], $41::uuid[], $42::integer[], $43::text[])
-        as m (id, participant, saga_id, position, item) on m.saga_id = won.id
+    from unnest($39::uuid[], $40::text[], $41::uuid[], $42::integer[], $43::text[])
+        as m (id, participant, saga_id, position, item)
+    where (m.saga_id in (select id from won)) is true
     group by m.id, m.participant
 )
 select id from won";
