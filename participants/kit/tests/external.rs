@@ -12,8 +12,8 @@ use participant_kit::conformance::command;
 use participant_kit::{Effect, ExternalHandler, ExternalOptions};
 use saga_defs::message::{ALREADY_EXECUTED, FENCED, NOTHING_TO_UNDO};
 use saga_defs::{Command, Outcome, Verb};
-use sea_orm::ConnectionTrait as _;
-use sea_orm::sea_query::{Alias, Query};
+use sea_orm::sea_query::Query;
+use sea_orm::{ConnectionTrait as _, QueryResult};
 use serde_json::{Value, json};
 use support::{Counts, Desk, Provider, database};
 use tokio::sync::{Semaphore, mpsc};
@@ -76,12 +76,22 @@ impl World {
         ["called", "made", "undone"].map(|what| self.counts.get(self.key, what))
     }
 
+    /// Two columns of the only effect.
+    async fn stored(&self, columns: [&'static str; 2]) -> QueryResult {
+        let select = Query::select().columns(columns).from("inbox").to_owned();
+        self.owned.db.reader().query_one(&select).await.unwrap().unwrap()
+    }
+
     /// The stored commands of the effect.
     async fn stored_commands(&self) -> [Option<String>; 2] {
-        let columns = [Alias::new("command"), Alias::new("undo_command")];
-        let select = Query::select().columns(columns).from(Alias::new("inbox")).to_owned();
-        let row = self.owned.db.reader().query_one(&select).await.unwrap().unwrap();
+        let row = self.stored(["command", "undo_command"]).await;
         [row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap()]
+    }
+
+    /// Who makes the call, and for how long.
+    async fn lease(&self) -> (Uuid, i64) {
+        let row = self.stored(["owner", "lease_until"]).await;
+        (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())
     }
 }
 
@@ -102,6 +112,7 @@ fixture::on_every_stack! {
     a_run_that_died_in_a_call_is_continued_by_the_next,
     a_run_that_died_in_an_undo_is_continued_by_the_next,
     the_late_verdict_of_a_run_that_was_taken_over_changes_nothing,
+    a_late_verdict_that_says_nothing_leaves_the_lease_alone,
     a_lease_of_a_live_run_is_not_taken,
     shutdown_finishes_the_call_in_hand,
 }
@@ -233,6 +244,21 @@ async fn the_late_verdict_of_a_run_that_was_taken_over_changes_nothing(stack: St
     late.add_permits(1);
     assert_eq!(zombie.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
     assert_eq!(*world.recorded.lock().unwrap(), [(world.key, Verb::Execute)], "recorded once");
+}
+
+async fn a_late_verdict_that_says_nothing_leaves_the_lease_alone(stack: Stack) {
+    let world = World::new(stack, true).await;
+    let late = Arc::new(Semaphore::new(0));
+    let (zombie, mut begun) = world.run_through(false, Arc::clone(&late)).await;
+    zombie.hand_over(&[world.execute(1, json!({"n": 5, "retries": 1}))]).await;
+    begins(&mut begun).await;
+    let (_desk, mut begun) = world.run(true).await;
+    begins(&mut begun).await;
+    let lease = world.lease().await;
+    late.add_permits(1);
+    assert_eq!(zombie.run.tasks.shutdown(LIMIT).await, 0);
+    assert_eq!(world.counted(), [1, 0, 0], "the zombie has its verdict");
+    assert_eq!(world.lease().await, lease);
 }
 
 async fn a_lease_of_a_live_run_is_not_taken(stack: Stack) {
