@@ -3,15 +3,19 @@
 //! In what the README expects, `…` stands for anything within a line, and a line of its own for any lines.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use regex::Regex;
-use testkit::eventually;
+use testkit::services::Services;
+use testkit::{eventually, free_port};
 
-use crate::common::Dev;
+use crate::common::{BIN, Dev};
 
 const README: &str = include_str!("../../../README.md");
+/// The heading of the section on the services stack.
+const SERVICES: &str = "## On PostgreSQL and RabbitMQ";
 /// A booking goes on while the README is read: an answer may take a moment to look as printed.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -46,6 +50,61 @@ async fn readme() {
     }
     println!("{run} commands of the README run, {compared} answers compared");
     assert!(compared >= 6, "the README has lost its examples");
+}
+
+/// The commands for PostgreSQL and RabbitMQ, as one script: with ports, schemas and a virtual host of its own, and without
+/// its first block, which builds the product and starts the servers.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn readme_on_services() {
+    let services = Services::shared();
+    let (schemas, vhost) = (services.schemas(), services.vhost().await);
+    let mut script = "trap 'kill $(jobs -p)' EXIT\n".to_owned();
+    let section = README.split(SERVICES).nth(1).expect("the README says how to run on services");
+    script.extend(blocks(section, "sh").into_iter().filter(|block| !block.contains("cargo build")));
+    let mut listeners = Vec::new();
+    for port in ["7878", "7879", "7880", "7881", "7888", "7890"] {
+        assert!(script.contains(port), "port {port} is not in the README any more");
+        let (listener, address) = free_port().await.expect("a port");
+        listeners.push(listener);
+        script = script.replace(port, &address.port().to_string());
+    }
+    drop(listeners);
+    let schema = schemas.name("engine").replace("_engine", "");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is around this crate");
+    let bin = Path::new(BIN).parent().expect("a folder").display().to_string();
+    let path = shell("printf %s \"$PATH\"", &BTreeMap::new());
+    let output = Command::new("timeout")
+        .args(["120", "bash", "-euo", "pipefail", "-c", &script])
+        .current_dir(root)
+        .env("PATH", format!("{bin}:{path}"))
+        .env("BOOKEND_DATABASE__SCHEMA", &schema)
+        .env("BOOKEND_TEST_POSTGRES_URL", schemas.url())
+        .env("BOOKEND_TEST_AMQP_URL", vhost.url())
+        .output()
+        .expect("bash runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("committed") && said.contains("1 sagas looked at, 0 findings"), "{said}");
+    println!("the README's {} lines for PostgreSQL and RabbitMQ run as printed", script.lines().count());
+}
+
+/// The text of every fenced block of this kind.
+fn blocks(readme: &str, kind: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut inside = false;
+    for line in readme.lines() {
+        match (inside, line.strip_prefix("```")) {
+            (false, Some(found)) if found == kind => {
+                inside = true;
+                blocks.push(String::new());
+            }
+            (_, Some(_)) => inside = false,
+            (true, None) => blocks.iter_mut().last().into_iter().for_each(|block| *block += &format!("{line}\n")),
+            (false, None) => {}
+        }
+    }
+    blocks
 }
 
 /// The commands of all console blocks, each with the output that is printed below it.
