@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::process::Process;
 
-pub(crate) use api::Api;
+pub(crate) use api::{Answer, Api};
 pub(crate) use cluster::{Cluster, Shape};
 pub(crate) use embedded::{Dev, Local};
 pub(crate) use product::{Product, Stack};

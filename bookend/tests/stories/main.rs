@@ -24,6 +24,8 @@ mod slow_client;
 
 mod replay;
 
+mod dead_letters;
+
 mod simulation;
 
 mod wait_across_instances;
