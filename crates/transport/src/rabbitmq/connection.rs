@@ -27,6 +27,8 @@ pub(super) struct Link {
     /// What it is for.
     role: &'static str,
     state: watch::Sender<State>,
+    /// Whether an attempt to connect is under way.
+    attempting: watch::Sender<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ enum State {
 impl Link {
     pub(super) fn new(role: &'static str) -> Self {
         let state = State::Down { since: Instant::now(), why: "not connected yet".to_owned() };
-        Self { role, state: watch::Sender::new(state) }
+        Self { role, state: watch::Sender::new(state), attempting: watch::Sender::new(false) }
     }
 
     /// The connection, when messages may be written to it.
@@ -94,6 +96,12 @@ impl Link {
         };
         // It only fails when there is no link any more.
         let _ = self.state.subscribe().wait_for(gone).await;
+    }
+
+    /// Waits until no attempt to connect is under way.
+    async fn idle(&self) {
+        // It only fails when the sender is gone, which this struct owns.
+        let _ = self.attempting.subscribe().wait_for(|attempting| !attempting).await;
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -154,10 +162,23 @@ impl Link {
 /// Keeps `link` connected until the transport is closed.
 pub(super) async fn keep(shared: Arc<Shared>, link: Link) {
     loop {
+        let mut connecting = pin!(connect(&shared, &link));
         let connection = tokio::select! {
             biased;
-            () = shared.reached(Phase::Closed) => return,
-            connection = connect(&shared, &link) => connection,
+            () = shared.reached(Phase::Closed) => {
+                // The library's thread must not outlive the runtime that it asks.
+                let idle = link.idle();
+                let _ = tokio::time::timeout(shared.options.answer_max, async {
+                    tokio::select! {
+                        biased;
+                        () = idle => {}
+                        _ = &mut connecting => {}
+                    }
+                })
+                .await;
+                return;
+            }
+            connection = &mut connecting => connection,
         };
         let ended = watched(&link, &connection);
         tokio::select! {
@@ -183,7 +204,10 @@ async fn connect(shared: &Shared, link: &Link) -> Arc<Connection> {
     let patience = shared.options.patience();
     loop {
         let connected = retry(&patience, async || {
-            attempt(shared, link).await.map_err(|error| {
+            link.attempting.send_replace(true);
+            let attempted = attempt(shared, link).await;
+            link.attempting.send_replace(false);
+            attempted.map_err(|error| {
                 let line = error.line();
                 if link.still_down(line.clone()) {
                     tracing::warn!(connection = link.role, error = line, "no connection to the broker");

@@ -22,6 +22,7 @@ mod prefix;
 mod properties;
 mod publisher;
 mod topology;
+mod writer;
 
 use std::fmt;
 use std::sync::Arc;
