@@ -353,6 +353,7 @@ pub async fn closing_ends_consumers(harness: &dyn Harness) {
     let other = Queue::Participant("other".to_owned());
     let transport = harness.open(&[QUEUE, other.clone()], 16).await;
     let (publisher, mut consumer) = (transport.publisher(), transport.consumer(&QUEUE, 16));
+    assert!(publisher.is_open());
     let (ended, ()) =
         within("a waiting consumer", async { tokio::join!(consumer.receive(1), close_soon(harness)) }).await;
     assert_eq!(ended, None);
@@ -360,6 +361,7 @@ pub async fn closing_ends_consumers(harness: &dyn Harness) {
     assert_eq!(within("a new consumer", transport.consumer(&QUEUE, 1).receive(1)).await, None);
     assert_eq!(within("a new listener", transport.hints().next()).await, None);
     assert_eq!(publisher.publish(&[message("late")]), [Handed::NoRoom]);
+    assert!(!publisher.is_open());
 
     let transport = harness.open(&[QUEUE], 16).await;
     let (publisher, mut consumer) = (transport.publisher(), transport.consumer(&QUEUE, 1));

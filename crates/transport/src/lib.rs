@@ -116,6 +116,9 @@ pub trait Publisher: Send + Sync + fmt::Debug {
     /// Hands over without waiting; one result per message, in order.
     fn publish(&self, messages: &[Message]) -> Vec<Handed>;
 
+    /// Whether messages are taken at all. While not, each of them finds no room, and trying is of no use.
+    fn is_open(&self) -> bool;
+
     /// Waits until a message for `queue` is likely to be taken. Cancel-safe.
     async fn room(&self, queue: &Queue);
 

@@ -99,6 +99,7 @@ async fn a_broker_that_is_not_there_is_waited_for_and_told_of() {
     assert!(trouble.starts_with("no connection to the broker") && !trouble.contains("hunter2"), "{trouble}");
     let message = conformance::message("x");
     assert_eq!(transport.publisher().publish(&[message]), [Handed::NoRoom]);
+    assert!(!transport.publisher().is_open());
     let silence = Duration::from_millis(100);
     assert!(tokio::time::timeout(silence, transport.publisher().room(&Queue::Replies)).await.is_err());
     assert_eq!(tasks.shutdown(LIMIT).await, 0, "all tasks end");

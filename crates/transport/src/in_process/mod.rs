@@ -171,6 +171,10 @@ impl Publisher for Handle {
         handed
     }
 
+    fn is_open(&self) -> bool {
+        self.shared.state().is_open()
+    }
+
     async fn room(&self, queue: &Queue) {
         let Some(bells) = self.shared.bells.get(queue) else { return std::future::pending().await };
         loop {

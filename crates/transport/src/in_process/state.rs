@@ -127,6 +127,10 @@ impl State {
         lane && mailbox && !self.closed
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed
+    }
+
     pub(super) fn publish(&mut self, publisher: u64, message: &Message) -> Handed {
         if !self.has_room(publisher, &message.queue) {
             return Handed::NoRoom;

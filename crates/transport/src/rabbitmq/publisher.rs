@@ -95,6 +95,10 @@ impl Publisher for Handle {
         handed
     }
 
+    fn is_open(&self) -> bool {
+        self.shared.publishing.open().is_some() && !self.mail.book().closed
+    }
+
     async fn room(&self, queue: &Queue) {
         loop {
             let mut rung = pin!(self.mail.room.notified());
