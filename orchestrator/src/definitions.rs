@@ -57,7 +57,6 @@ impl Definitions {
         *looked = Instant::now();
         match read(store).await {
             Ok(all) => *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all),
-            // One that this build can't read is for builds that can; those known stay known.
             Err(error) => tracing::warn!(%error, "the published definitions could not be read"),
         }
     }
@@ -66,8 +65,11 @@ impl Definitions {
 async fn read(store: &dyn Store) -> Result<Catalog, Error> {
     let mut all = Catalog::default();
     for published in store.definitions().await? {
-        let definition = Definition::from_json(&published.body).map_err(Error::Definition)?;
-        all.add(Loaded::new(definition).map_err(Error::Definition)?).map_err(Error::Definition)?;
+        let loaded = Definition::from_json(&published.body).and_then(Loaded::new);
+        if let Err(error) = loaded.and_then(|loaded| all.add(loaded)) {
+            let (name, version) = (&published.name, published.version);
+            tracing::warn!(%error, "definition {name}@{version} can't be read by this build; left to others");
+        }
     }
     Ok(all)
 }

@@ -70,9 +70,6 @@ pub enum Error {
     /// The saga is looked after by instances of a newer build; this one can't read it. Ask again, or ask another.
     #[error("the saga was written by another build")]
     Foreign,
-    /// A definition can't be used.
-    #[error("a published definition can't be read")]
-    Definition(#[source] saga_defs::Error),
 }
 
 impl From<saga_store::Error> for Error {

@@ -50,7 +50,7 @@ pub async fn run(settings: &Settings, exit: bool) -> anyhow::Result<Exit> {
 /// The stories tell of trouble themselves: warnings beside them only confuse, unless they were asked for.
 fn quieter(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
-    if settings.log.filter == "warn" {
+    if settings.log.filter.starts_with("warn") {
         "error".clone_into(&mut settings.log.filter);
     }
     settings

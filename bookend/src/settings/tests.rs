@@ -73,13 +73,22 @@ fn every_number_of_the_manual_has_a_range() {
 
 #[test]
 fn an_address_that_can_not_be_called_is_refused() {
-    let bad = ["notaurl", "localhost:7890", "ftp://host", "http://", "http:///path", "http:host", "http://h?a=b"];
+    let bad = [
+        "notaurl",
+        "https://gateway.example",
+        "localhost:7890",
+        "ftp://host",
+        "http://",
+        "http:///path",
+        "http:host",
+        "http://h?a=b",
+    ];
     for key in ["payment.gateway_url", "notify.sms_url", "notify.mail_url"] {
         for url in bad {
             let refused = refusal(key, url);
-            assert!(refused.contains(key) && refused.contains(url) && refused.contains("https://"), "{refused}");
+            assert!(refused.contains(key) && refused.contains(url) && refused.contains("http://"), "{refused}");
         }
-        for url in ["", "http://127.0.0.1:7890", "https://gateway.example/base/", "http://[::1]:1"] {
+        for url in ["", "http://127.0.0.1:7890", "http://gateway.example/base/", "http://[::1]:1"] {
             assert!(read(&[], vec![(key, url.into())]).is_ok(), "{key} = {url}");
         }
     }

@@ -30,7 +30,7 @@ pub(crate) fn of_engine(error: Error) -> Problem {
             "The saga is looked after by servers of a newer build. Repeat the request; another server may take it.",
         ),
         Error::Store(cause) => return of_store(cause),
-        Error::Poison | Error::Definition(_) => Problem::internal(),
+        Error::Poison => Problem::internal(),
     };
     log(&problem, &error);
     problem
