@@ -2,7 +2,7 @@
 //!
 //! Must hold: an answer is noted as it was given; whoever got none asks again later with the same key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +45,22 @@ pub(crate) fn wishes(name: &str, slots: &[String], slow_of_six: usize) -> Vec<Wi
     slots.iter().enumerate().map(wish).collect()
 }
 
+/// Every fifth slot is wanted a second time, right after the first.
+pub(crate) fn rivals(wishes: Vec<Wish>) -> Vec<Wish> {
+    let both = |(n, wish): (usize, Wish)| {
+        let rival = n.is_multiple_of(5).then(|| Wish { key: format!("{}-rival", wish.key), ..wish.clone() });
+        std::iter::once(wish).chain(rival)
+    };
+    wishes.into_iter().enumerate().flat_map(both).collect()
+}
+
+/// How long a client waits before its next wish.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    accepted: Duration,
+    refused: Duration,
+}
+
 #[derive(Debug, Default)]
 struct Notes {
     told: Mutex<BTreeMap<String, Vec<Told>>>,
@@ -63,11 +79,20 @@ impl Load {
     /// Starts `clients` clients, each at one of the orchestrators, that take wish after wish until there are no more or
     /// they are told to stop. A client whose start was refused goes on to the next wish after `pause`.
     pub(crate) fn start(apis: &[Api], wishes: Vec<Wish>, clients: usize, pause: Duration) -> Self {
+        Self::at(apis, wishes, clients, Pace { accepted: Duration::ZERO, refused: pause })
+    }
+
+    /// The same, and a client goes on after `pace` whatever it was told: a load that outlasts a long fault.
+    pub(crate) fn paced(apis: &[Api], wishes: Vec<Wish>, clients: usize, pace: Duration) -> Self {
+        Self::at(apis, wishes, clients, Pace { accepted: pace, refused: pace })
+    }
+
+    fn at(apis: &[Api], wishes: Vec<Wish>, clients: usize, pace: Pace) -> Self {
         let notes = Arc::new(Notes::default());
         let mut set = JoinSet::new();
         for n in 0..clients {
             let (api, wishes, notes) = (apis[n % apis.len()].clone(), wishes.clone(), Arc::clone(&notes));
-            set.spawn(async move { client(&api, &wishes, &notes, pause).await });
+            set.spawn(async move { client(&api, &wishes, &notes, pace).await });
         }
         Self { wishes, notes, clients: set }
     }
@@ -138,7 +163,7 @@ impl Load {
     }
 }
 
-async fn client(api: &Api, wishes: &[Wish], notes: &Notes, pause: Duration) {
+async fn client(api: &Api, wishes: &[Wish], notes: &Notes, pace: Pace) {
     while !notes.stop.load(Ordering::Relaxed) {
         let Some(wish) = wishes.get(notes.asked.fetch_add(1, Ordering::Relaxed)) else { return };
         let told = match api.start(&wish.definition, &wish.key, &wish.input, 0).await {
@@ -147,9 +172,9 @@ async fn client(api: &Api, wishes: &[Wish], notes: &Notes, pause: Duration) {
             Ok(answer) => panic!("neither accepted nor later: {answer:?}"),
             Err(_) => Told::Nothing,
         };
-        let accepted = matches!(told, Told::Accepted(_));
+        let pause = if matches!(told, Told::Accepted(_)) { pace.accepted } else { pace.refused };
         notes.told.lock().unwrap_or_else(PoisonError::into_inner).entry(wish.key.clone()).or_default().push(told);
-        if !accepted {
+        if !pause.is_zero() {
             // Paces the load: a client that is told to come later does so.
             tokio::time::sleep(pause).await;
         }
@@ -158,18 +183,41 @@ async fn client(api: &Api, wishes: &[Wish], notes: &Notes, pause: Duration) {
 
 /// Waits until every one of these sagas is decided.
 pub(crate) async fn until_decided(api: &Api, ids: &[String], limit: Duration) {
-    let mut open: Vec<String> = ids.to_vec();
+    let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    // Lists cost less than the sagas one by one, which is time that those under way need.
     eventually(limit, "every accepted saga is decided", async || {
-        while let Some(id) = open.last() {
-            let saga = api.saga(id).await;
-            if saga.status != 200 || saga.body["decision"].is_null() {
-                return Err(format!("{} undecided, one of them {} {}", open.len(), saga.status, saga.body));
-            }
-            open.pop();
+        let open = undecided(api).await;
+        let open: Vec<&Value> =
+            open.iter().filter(|saga| saga["id"].as_str().is_some_and(|id| ids.contains(id))).collect();
+        match open.first() {
+            Some(one) => Err(format!("{} undecided, one of them {one}", open.len())),
+            None => Ok(()),
         }
-        Ok(())
     })
     .await;
+    for id in ids {
+        let saga = api.saga(id).await;
+        assert!(saga.status == 200 && !saga.body["decision"].is_null(), "{} {}", saga.status, saga.body);
+    }
+}
+
+/// Sagas that are under way and not decided.
+async fn undecided(api: &Api) -> Vec<Value> {
+    let mut open = Vec::new();
+    // In the order in which a saga can go from one to the other.
+    for status in ["running", "compensating"] {
+        let mut cursor = String::new();
+        loop {
+            let page = api.get(&format!("/v1/sagas?status={status}&limit=200{cursor}")).await;
+            let data = page.body["data"].as_array().expect("a page");
+            open.extend(data.iter().filter(|saga| saga["decision"].is_null()).cloned());
+            match page.body["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+    }
+    open
 }
 
 /// Everything has ended, adds up, and no provider was asked twice for one effect.

@@ -10,6 +10,8 @@ mod common;
 
 mod load;
 
+mod disturbed;
+
 mod kill_serve;
 
 mod kill_participant;
@@ -19,3 +21,7 @@ mod zombie;
 mod two_formats;
 
 mod frozen_participant;
+
+mod broker;
+
+mod database;
