@@ -59,6 +59,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Crates that only tests have.
+const TEST_CRATES: &[&str] = &["testkit", "fixture"];
+
 /// What tests of every crate but the pure ones may use besides.
 const TEST_SUPPORT: &[&str] = &["testkit", "fixture", "migrations", "providers", "db", "runtime", "saga-defs"];
 
@@ -216,9 +219,12 @@ fn transport_and_store_do_not_know_each_other() {
 }
 
 #[test]
-fn testkit_is_for_tests_only() {
-    let offends = |edge: &Edge| edge.to == "testkit" && !edge.test_only;
-    none(&offending(edges(), offends), "name testkit under [dev-dependencies]");
+fn test_crates_are_for_tests_only() {
+    let offends = |edge: &Edge| {
+        let (from, to) = (edge.from.as_str(), edge.to.as_str());
+        TEST_CRATES.contains(&to) && !TEST_CRATES.contains(&from) && !edge.test_only
+    };
+    none(&offending(edges(), offends), "name it under [dev-dependencies]");
 }
 
 #[test]
@@ -234,7 +240,8 @@ fn outside_crates_stay_at_home() {
 fn tables_are_made_only_by_migrations() {
     let tests = ["saga-store", "participant-kit", "clinic", "booking", "payment", "notify"];
     let offends = |edge: &Edge| {
-        let climbs = edge.test_only && tests.contains(&edge.from.as_str());
+        let from = edge.from.as_str();
+        let climbs = edge.test_only && tests.contains(&from) || TEST_CRATES.contains(&from);
         edge.to == "sea-orm-migration" && edge.from != "migrations" && !climbs
     };
     none(&offending(edges(), offends), "add a step to the owner's ladder in migrations/src");
