@@ -20,7 +20,7 @@ pub const BATCH_ITEMS_MAX: usize = 256;
 /// Most bytes one message body may have.
 pub const BATCH_BYTES_MAX: usize = 128 * 1024;
 /// Longer bodies are not read at all.
-pub const BODY_BYTES_MAX: usize = 256 * 1024;
+pub const BODY_BYTES_MAX: usize = 512 * 1024;
 
 /// The two things a participant understands about an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,7 +13,9 @@ use testkit::{eventually, free_port};
 use transport::{Handed, Message, Publisher, Queue, Transport as _};
 use uuid::Uuid;
 
-use crate::common::{Answer, BIN, LIMIT, Local, booking_as, input};
+use testkit::services::Services;
+
+use crate::common::{Answer, Api, BIN, Cluster, LIMIT, Local, Shape, Simulators, booking_as, input};
 
 /// The embedded product, and somebody who puts whatever they like into its queues.
 struct Town {
@@ -39,20 +41,6 @@ impl Town {
         self.put(Queue::Participant(queue.to_owned()), item).await;
     }
 
-    /// The dead letters that wait, once there are so many: queue, reason and id of each, in order of these.
-    async fn waiting(&self, count: usize) -> Vec<(String, String, String)> {
-        eventually(LIMIT, &format!("{count} dead letters wait"), async || {
-            let page = self.local.api.get("/v1/dead-letters").await;
-            let letters = page.body["data"].as_array().expect("a page");
-            let text = |letter: &Value, name: &str| letter[name].as_str().expect("a text").to_owned();
-            let mut found: Vec<_> =
-                letters.iter().map(|one| (text(one, "queue"), text(one, "reason"), text(one, "id"))).collect();
-            found.sort();
-            if found.len() == count { Ok(found) } else { Err(format!("{found:?}")) }
-        })
-        .await
-    }
-
     async fn settle(&self, id: &str, action: &str) -> Answer {
         let (path, body) = (format!("/v1/dead-letters/{id}/{action}"), json!({"reason": "a test of this story"}));
         self.local.api.ask(Method::POST, &path, ADMIN_TOKEN, &[], Some(&body)).await.expect("an answer")
@@ -71,6 +59,20 @@ impl Town {
         })
         .await;
     }
+}
+
+/// The dead letters that wait, once there are so many: queue, reason and id of each, in order of these.
+async fn waiting(api: &Api, count: usize) -> Vec<(String, String, String)> {
+    eventually(LIMIT, &format!("{count} dead letters wait"), async || {
+        let page = api.get("/v1/dead-letters").await;
+        let letters = page.body["data"].as_array().expect("a page");
+        let text = |letter: &Value, name: &str| letter[name].as_str().expect("a text").to_owned();
+        let mut found: Vec<_> =
+            letters.iter().map(|one| (text(one, "queue"), text(one, "reason"), text(one, "id"))).collect();
+        found.sort();
+        if found.len() == count { Ok(found) } else { Err(format!("{found:?}")) }
+    })
+    .await
 }
 
 /// A command to reserve a slot, for a saga that the engine does not know.
@@ -118,7 +120,7 @@ async fn what_can_not_be_handled_is_kept_and_harms_no_neighbour() {
     let good = message::encode(&[one.reply(Outcome::Retry { after_ms: 1 })]).concat();
     town.put(Queue::Replies, &format!("[{good}, 7]")).await;
     town.until_taken(2).await;
-    let letters = town.waiting(5).await;
+    let letters = waiting(&town.local.api, 5).await;
     let expected = [
         ("bookend.booking", "bad_json"),
         ("bookend.booking", "unknown_version"),
@@ -144,7 +146,7 @@ async fn what_can_not_be_handled_is_kept_and_harms_no_neighbour() {
             assert_eq!(town.settle(id, "discard").await.text("state"), "discarded");
         }
     }
-    town.waiting(0).await;
+    waiting(&town.local.api, 0).await;
     assert_eq!(town.taken().await, 3);
     println!("dead letters: {}, neighbours that went through: 3", letters.len());
 }
@@ -173,7 +175,7 @@ async fn a_reply_that_was_set_aside_takes_effect_once() {
     });
     let letter = DeadLetter::new("bookend.replies", Reason::Failed, item.to_string().as_bytes());
     town.put(Queue::DeadLetters, &letter.encode()).await;
-    let letters = town.waiting(1).await;
+    let letters = waiting(&town.local.api, 1).await;
     assert_eq!(pairs(&letters), [("bookend.replies", "failed")]);
     assert_eq!(town.local.api.saga(&id).await.body["version"], version, "a dead letter changes nothing");
 
@@ -191,7 +193,7 @@ async fn a_reply_that_was_set_aside_takes_effect_once() {
 async fn dead_letters_from_the_command_line() {
     let town = Town::of(Local::start(None, None, &[], "").await);
     town.put_command("booking", "no JSON").await;
-    let id = town.waiting(1).await.remove(0).2;
+    let id = waiting(&town.local.api, 1).await.remove(0).2;
     let (url, id) = (town.local.api.url.as_str(), id.as_str());
     let run = async |token: &str, arguments: &[&str]| -> Output {
         let mut program = Program::new(BIN);
@@ -222,4 +224,38 @@ async fn dead_letters_from_the_command_line() {
         (&json!("discarded"), &json!("admin:a"))
     );
     town.local.audit().await;
+}
+
+/// Poison that comes through the broker from somebody unknown, and a message that the broker itself gives up.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn dead_letters_on_services() {
+    // Nobody takes the messages for `notify`.
+    let shape = Shape { sites: vec![vec!["booking", "payment", "confirmation"]], ..Shape::default() };
+    let simulators = Simulators::start(&[]).await;
+    let cluster = Cluster::start(&Services::shared(), &shape, &simulators, &[]).await;
+    let (api, vhost) = (&cluster.api, &cluster.vhost);
+    let slot = api.ask(Method::GET, "/v1/clinic/slots?status=free&limit=1", ADMIN_TOKEN, &[], None).await;
+    let slot = slot.expect("an answer").body["data"][0]["id"].as_str().expect("an id").to_owned();
+    let batch = format!(r#"[{}, {{"v": 1}}]"#, text(&reserve(1, &slot)));
+    for (key, body) in
+        [("booking", batch.as_bytes()), ("payment", b"\xff\x00".as_slice()), ("replies", b"{".as_slice())]
+    {
+        assert!(vhost.publish_raw("bookend", key, body).await.expect("the broker takes it"), "{key} reaches a queue");
+    }
+    assert!(vhost.publish_expiring("bookend", "notify", b"{}", 1).await.expect("the broker takes it"));
+    let letters = waiting(api, 4).await;
+    let expected = [
+        ("bookend.booking", "bad_json"),
+        ("bookend.notify", "expired"),
+        ("bookend.payment", "bad_json"),
+        ("bookend.replies", "bad_json"),
+    ];
+    assert_eq!(pairs(&letters), expected);
+    eventually(LIMIT, "the neighbour was handled", async || {
+        let page = api.get("/v1/clinic/appointments?limit=10").await;
+        if page.body["data"].as_array().is_some_and(|all| all.len() == 1) { Ok(()) } else { Err(page.body.to_string()) }
+    })
+    .await;
+    println!("dead letters through the broker: {}, one of them given up by it", letters.len());
 }

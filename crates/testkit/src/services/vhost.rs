@@ -111,12 +111,24 @@ impl Vhost {
     /// # Errors
     /// When the broker refuses, as without such an exchange.
     pub async fn publish_raw(&self, exchange: &str, routing_key: &str, body: &[u8]) -> io::Result<bool> {
+        self.publish(exchange, routing_key, body, &json!({"delivery_mode": 2})).await
+    }
+
+    /// As [`Vhost::publish_raw`], a message that the broker gives up when nobody has taken it within `ms` milliseconds.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub async fn publish_expiring(&self, exchange: &str, key: &str, body: &[u8], ms: u32) -> io::Result<bool> {
+        self.publish(exchange, key, body, &json!({"delivery_mode": 2, "expiration": ms.to_string()})).await
+    }
+
+    async fn publish(&self, exchange: &str, key: &str, body: &[u8], properties: &Value) -> io::Result<bool> {
         // The management API knows the nameless exchange by this name only.
         let exchange = if exchange.is_empty() { "amq.default" } else { exchange };
         let path = format!("{}/publish", self.host.path("exchanges", exchange));
         let message = json!({
-            "properties": {"delivery_mode": 2},
-            "routing_key": routing_key,
+            "properties": properties,
+            "routing_key": key,
             "payload": base64(body),
             "payload_encoding": "base64",
         });
