@@ -42,8 +42,8 @@ async fn broker_outage() {
 #[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
 async fn broker_killed() {
     let mut world = Disturbed::start(400).await;
-    let mut load = world.load("killed", Duration::from_millis(500));
-    load.until_accepted(60).await;
+    let mut load = world.load("killed", Duration::from_millis(900));
+    load.until_accepted(40).await;
     let under_way = world.cluster.api.count("running").await;
     world.services.broker().kill().await.expect("the broker dies");
     println!("killed with {under_way} sagas under way");
@@ -96,7 +96,7 @@ async fn published(world: &Disturbed) -> usize {
 #[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
 async fn memory_alarm() {
     let mut world = Disturbed::start(300).await;
-    let mut load = world.load("alarm", Duration::from_millis(400));
+    let mut load = world.load("alarm", Duration::from_millis(600));
     load.until_accepted(40).await;
     let cluster = &world.cluster;
     // Held until the alarm is on, so that there are replies to acknowledge.
