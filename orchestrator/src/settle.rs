@@ -1,9 +1,11 @@
 //! After the commit: acknowledge, answer, hint. Everything here is derived from the winners.
 
+use std::time::Duration;
+
 use saga_core::{Ignored, Status};
 use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_defs::{Timestamp, message};
-use saga_store::{LateReason, LateReply, Outcome};
+use saga_store::{Error as StoreError, LateReason, LateReply, Outcome};
 use transport::Queue;
 
 use crate::Error;
@@ -13,6 +15,10 @@ use crate::hints::{self, Hint};
 use crate::request::Snapshot;
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, Receipt, StartVerdict, Work};
+
+/// Wait after the store failed, doubled up to its bound.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Tells everyone what came of a commit. Returns the inputs that lost and must be decided again.
 pub(crate) async fn committed(
@@ -188,16 +194,29 @@ pub(crate) async fn poison(shared: &Shared, works: Vec<Work>, attempts: u32) {
     }
 }
 
-/// Keeps late replies, then acknowledges them. One that can't be kept is not acknowledged: it comes again, and a fact
-/// that speaks against its saga is not lost.
+/// Keeps late replies, then acknowledges them; a store that is out of reach is waited for. One that can't be kept is not
+/// acknowledged: it comes again, and a fact that speaks against its saga is not lost.
 async fn keep(shared: &Shared, late: Vec<LateReply>, receipts: &[Receipt]) {
     if late.is_empty() {
         return;
     }
     metrics::counter!("bookend_replies_late_total").increment(late.len() as u64);
-    match shared.store.keep_late(&late).await {
-        Ok(()) => receipts.iter().for_each(Receipt::settle),
-        Err(error) => tracing::error!(error = %error, replies = late.len(), "late replies could not be kept"),
+    let mut pause = PAUSE;
+    loop {
+        match shared.store.keep_late(&late).await {
+            Ok(()) => return receipts.iter().for_each(Receipt::settle),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
+                tracing::warn!(%error, replies = late.len(), "late replies could not be kept; again soon");
+            }
+            Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
+                tracing::error!(%error, replies = late.len(), "late replies could not be kept");
+                return;
+            }
+        }
+        if !shared.tasks.sleep(pause).await {
+            return;
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

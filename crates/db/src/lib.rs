@@ -119,6 +119,8 @@ impl Db {
             let mut attempt = 1;
             loop {
                 match run(&writer, &work).await {
+                    // Whoever got no session has waited for one already.
+                    Err(error @ Error::Transient(DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => return Err(error),
                     Err(Error::Transient(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
                     result => return result,
                 }
