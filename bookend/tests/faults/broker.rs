@@ -42,7 +42,7 @@ async fn broker_outage() {
 #[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
 async fn broker_killed() {
     let mut world = Disturbed::start(400).await;
-    let mut load = world.load("killed", Duration::from_millis(900));
+    let mut load = world.load("killed", Duration::from_millis(1_200));
     load.until_accepted(40).await;
     let under_way = world.cluster.api.count("running").await;
     world.services.broker().kill().await.expect("the broker dies");
