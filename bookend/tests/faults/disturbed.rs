@@ -7,16 +7,18 @@ use std::time::Duration;
 use testkit::eventually;
 use testkit::services::{PrivateServices, Services};
 
-use crate::common::{Api, Cluster, Shape, Simulators};
+use crate::common::{Api, Cluster, LIMIT, Shape, Simulators};
 use crate::load::{Load, Wish, rivals, wishes};
 
 /// How long a process may take to notice that something is gone, or is back.
 const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 /// How long a charge with `tok_slow` takes: sagas are under way whenever the fault comes.
-const SLOW_MS: &str = "400";
+const SLOW_MS: &str = "1000";
 /// Of six charges.
 const SLOW: usize = 2;
 const CLIENTS: usize = 12;
+/// Sagas that a fault must meet under way.
+const UNDER_WAY_MIN: usize = 3;
 
 /// Two orchestrators and all participants, on PostgreSQL and RabbitMQ of their own.
 pub(crate) struct Disturbed {
@@ -74,6 +76,15 @@ impl Disturbed {
             })
             .await;
         }
+    }
+
+    /// Waits until sagas are under way, and says how many.
+    pub(crate) async fn under_way(&self) -> usize {
+        eventually(LIMIT, "sagas are under way", async || {
+            let count = self.cluster.api.count("running").await;
+            if count >= UNDER_WAY_MIN { Ok(count) } else { Err(format!("{count} are")) }
+        })
+        .await
     }
 
     /// Messages that wait in the engine's outbox.
