@@ -154,7 +154,11 @@ async fn commit(shared: &Shared, groups: Vec<Group>, starting: Vec<StartGroup>, 
         Err(StoreError::UnknownCommit(error)) => {
             tracing::warn!(error = %error, "the answer of a commit was lost and is asked for");
             match ask(shared, commit_id, &ids).await {
-                Some(committed) => committed,
+                // It never happened: what kept it from happening may still be there, so the next try is not at once.
+                Some(asked) if !asked.outcomes.contains(&Outcome::Committed) => {
+                    return Attempt::Failed(take_back(groups, starting));
+                }
+                Some(asked) => asked,
                 None => return Attempt::Failed(take_back(groups, starting)),
             }
         }

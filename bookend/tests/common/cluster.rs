@@ -99,6 +99,11 @@ impl Cluster {
         Self { api, servers, sites, vhost, config, schemas, _dir: dir }
     }
 
+    /// Starts one more process of participants.
+    pub(crate) async fn add_site(&mut self, names: Vec<&'static str>, env: &[(&str, &str)]) {
+        self.sites.push(Member::start(&self.config, &["participant"], names, env).await);
+    }
+
     /// A client at the orchestrator of this number, and at all owners.
     pub(crate) fn at(&self, server: usize) -> Api {
         self.api.at(&self.servers[server].api.url)

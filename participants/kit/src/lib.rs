@@ -55,6 +55,9 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
+            // A transaction whose task ended without an answer broke on a command, as on a panic in its effect: the inbox
+            // knows what became of it, and waiting alone would never end.
+            Self::Db(db::Error::Unknown) => false,
             Self::Db(error) => error.is_transient(),
         }
     }

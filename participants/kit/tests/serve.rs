@@ -225,6 +225,12 @@ struct Troubled {
     inner: InMemory,
     busy: AtomicU32,
     guilty: Option<Uuid>,
+    how: fn() -> db::Error,
+}
+
+/// The database refuses a statement.
+fn refused() -> db::Error {
+    db::Error::Bug(DbErr::RecordNotUpdated)
 }
 
 #[async_trait]
@@ -240,10 +246,10 @@ impl Handler for Troubled {
     async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error> {
         if self.busy.load(Ordering::SeqCst) > 0 {
             self.busy.fetch_sub(1, Ordering::SeqCst);
-            return Err(Error::Db(db::Error::Unknown));
+            return Err(Error::Db(db::Error::Transient(DbErr::RecordNotUpdated)));
         }
         if batch.iter().any(|received| Some(received.command.key) == self.guilty) {
-            return Err(Error::Db(db::Error::Bug(DbErr::RecordNotUpdated)));
+            return Err(Error::Db((self.how)()));
         }
         self.inner.handle(run, batch).await
     }
@@ -251,7 +257,8 @@ impl Handler for Troubled {
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_database_is_waited_for() {
-    let mut engine = Engine::with(Troubled { inner: memory(), busy: AtomicU32::new(20), guilty: None }, None);
+    let mut engine =
+        Engine::with(Troubled { inner: memory(), busy: AtomicU32::new(20), guilty: None, how: refused }, None);
     engine.send(message::encode(&[execute(1)]).remove(0));
     let (replies, _) = engine.receive().await;
     assert_eq!(replies[0].outcome, Outcome::succeeded(json!({"n": "1"})));
@@ -259,8 +266,18 @@ async fn a_busy_database_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_command_that_always_fails_is_set_aside_and_the_others_go_through() {
+    always_fails(refused).await;
+}
+
+/// As when an effect panics: the transaction's task ends without an answer.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_always_breaks_its_transaction_is_set_aside_as_well() {
+    always_fails(|| db::Error::Unknown).await;
+}
+
+async fn always_fails(how: fn() -> db::Error) {
     let guilty = Some(Uuid::from_u128(3));
-    let mut engine = Engine::with(Troubled { inner: memory(), busy: AtomicU32::new(0), guilty }, None);
+    let mut engine = Engine::with(Troubled { inner: memory(), busy: AtomicU32::new(0), guilty, how }, None);
     let commands: Vec<Command> = (1..=5).map(execute).collect();
     let message = engine.send(message::encode(&commands).remove(0));
     let mut answered = BTreeSet::new();

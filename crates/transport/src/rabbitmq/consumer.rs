@@ -66,7 +66,7 @@ impl Handle {
         let seat = shared.seats.take(queue.name());
         shared.activity.consumer_came();
         let pump = Pump { shared: Arc::clone(shared), desk: Arc::clone(&desk), queue: queue.name(), prefetch, seat };
-        shared.tasks.spawn(pump.run());
+        shared.tasks.spawn_vital("consumer", pump.run());
         Self { shared: Arc::clone(shared), desk: Some(desk) }
     }
 }

@@ -116,10 +116,10 @@ impl RabbitMq {
             last_tag: AtomicU64::new(0),
             hints,
         });
-        tasks.spawn(drain(Arc::clone(&shared)));
-        tasks.spawn(connection::keep(Arc::clone(&shared), shared.publishing.clone()));
-        tasks.spawn(connection::keep(Arc::clone(&shared), shared.consuming.clone()));
-        tasks.spawn(hints::give(Arc::clone(&shared), given));
+        tasks.spawn_vital("drain", drain(Arc::clone(&shared)));
+        tasks.spawn_vital("publishing", connection::keep(Arc::clone(&shared), shared.publishing.clone()));
+        tasks.spawn_vital("consuming", connection::keep(Arc::clone(&shared), shared.consuming.clone()));
+        tasks.spawn_vital("hints", hints::give(Arc::clone(&shared), given));
         Ok(Self { shared })
     }
 }

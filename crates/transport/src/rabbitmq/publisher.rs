@@ -62,7 +62,7 @@ impl Handle {
         let book = Book { flight, closed: shared.is(Phase::Closed), left: false };
         let (work, told, room) = (Notify::new(), Notify::new(), Notify::new());
         let mail = Arc::new(Mail { book: Mutex::new(book), work, told, room });
-        shared.tasks.spawn(Writer::new(Arc::clone(shared), Arc::clone(&mail)).run());
+        shared.tasks.spawn_vital("publisher", Writer::new(Arc::clone(shared), Arc::clone(&mail)).run());
         Self { shared: Arc::clone(shared), mail }
     }
 
@@ -104,10 +104,12 @@ impl Publisher for Handle {
             let mut rung = pin!(self.mail.room.notified());
             // Listening begins before looking, so that nothing is missed in between.
             rung.as_mut().enable();
-            if self.has_room(queue) {
+            // Looked at once: a connection that comes up in between would leave both waits without anybody to end them.
+            let open = self.shared.publishing.open().is_some();
+            if open && self.has_room(queue) {
                 return;
             }
-            if self.shared.publishing.open().is_some() {
+            if open {
                 rung.await;
             } else {
                 self.shared.publishing.opened().await;
