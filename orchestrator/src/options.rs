@@ -40,7 +40,7 @@ impl Default for Options {
             in_flight_max: 2_048,
             relay_every: Duration::from_millis(250),
             timers_every: Duration::from_millis(100),
-            hints_every: Duration::from_millis(150),
+            hints_every: Duration::from_millis(100),
             hints: true,
             answer_within: Duration::from_secs(10),
             alone: false,

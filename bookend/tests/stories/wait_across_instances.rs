@@ -1,5 +1,7 @@
 //! Waits at one orchestrator while two decide: an answer comes soon after the decision, also when hints are lost.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use runtime::clock::{Clock, SystemClock};
 use testkit::services::Services;
@@ -9,6 +11,8 @@ use crate::common::{Api, Cluster, LIMIT, Shape, Simulators, input};
 
 const WAITS: usize = 200;
 const ANSWERED_WITHIN_MS: i64 = 300;
+/// Between two starts, and so about between two decisions: a load that a debug build on two cores is not busy with.
+const PACE: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
@@ -26,7 +30,7 @@ async fn wait_across_instances() {
 /// How long after the decision 99 of 100 answers came, in milliseconds, and how many hints the one waited at has heard.
 async fn p99(hints: &str) -> (i64, f64) {
     // All waits are there before the first decision, and the decisions are spread as the starts were.
-    let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "9000")]).await;
+    let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "16000")]).await;
     let mut env = vec![
         ("BOOKEND_PAYMENT__TIMEOUT_MS", "25000"),
         ("BOOKEND_PARTICIPANTS__CALLS_MAX", "256"),
@@ -37,7 +41,9 @@ async fn p99(hints: &str) -> (i64, f64) {
     let slots = cluster.api.free_slots(WAITS).await;
     let (starts_at, waits_at) = (cluster.at(0), cluster.at(1));
     let mut waiting = JoinSet::new();
+    let mut pace = tokio::time::interval(PACE);
     for (n, slot) in slots.iter().enumerate() {
+        pace.tick().await;
         let id = starts_at.accepted("booking", &format!("wait-{n}"), &input(slot, "tok_slow")).await;
         let waits_at = waits_at.clone();
         waiting.spawn(async move { late_by(&waits_at, &id).await });
