@@ -22,7 +22,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::databases::{Owner, Place};
 use crate::hosted::{Hosted, Hosting, Participant};
-use crate::process::{bind, init_log, until_asked_to_stop};
+use crate::process::{self, bind, init_log, until_asked_to_stop};
 use crate::serve::CHECK_MAX;
 use crate::settings::Settings;
 
@@ -114,8 +114,7 @@ impl Site {
 
     /// Serves on `listener` until shutdown.
     pub fn serve(&self, listener: TcpListener) {
-        let (router, tasks) = (self.router.clone(), self.tasks.clone());
-        self.tasks.spawn(async move { runtime::http::serve(listener, router, &tasks).await });
+        process::serve(listener, self.router.clone(), &self.tasks);
     }
 
     /// Stops everything within `deadline`. Returns how many tasks were still running.

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use axum::Router;
 use runtime::{Tasks, telemetry};
 use tokio::net::TcpListener;
 
@@ -42,7 +43,7 @@ pub async fn until_asked_to_stop(tasks: &Tasks) -> anyhow::Result<Exit> {
 /// Binds `address`, or the next free port after it where that is allowed.
 ///
 /// # Errors
-/// When no port is free, or the address is not loopback and there are no tokens of its own.
+/// When the address can't be listened on, or no port is free.
 pub async fn bind(address: SocketAddr, try_next: bool) -> anyhow::Result<TcpListener> {
     let last = if try_next { address.port().saturating_add(50) } else { address.port() };
     for port in address.port()..=last {
@@ -53,4 +54,10 @@ pub async fn bind(address: SocketAddr, try_next: bool) -> anyhow::Result<TcpList
         }
     }
     bail!("no free port from {} to {last}", address.port())
+}
+
+/// Serves `router` on `listener` until shutdown.
+pub fn serve(listener: TcpListener, router: Router, tasks: &Tasks) {
+    let stop = tasks.clone();
+    tasks.spawn(async move { runtime::http::serve(listener, router, &stop).await });
 }

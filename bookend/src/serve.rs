@@ -25,7 +25,7 @@ use transport::rabbitmq::RabbitMq;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::databases::{Owner, Place};
-use crate::process::{bind, init_log, until_asked_to_stop};
+use crate::process::{self, bind, init_log, until_asked_to_stop};
 use crate::settings::Settings;
 
 /// How long a health check may take.
@@ -122,8 +122,7 @@ impl Server {
 
     /// Serves on `listener` until shutdown.
     pub fn serve(&self, listener: TcpListener) {
-        let (router, tasks) = (self.router.clone(), self.tasks.clone());
-        self.tasks.spawn(async move { runtime::http::serve(listener, router, &tasks).await });
+        process::serve(listener, self.router.clone(), &self.tasks);
     }
 
     /// Stops everything within `deadline`. Returns how many tasks were still running.

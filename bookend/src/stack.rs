@@ -24,6 +24,7 @@ use transport::in_process::{Faults, InProcess};
 
 use crate::databases::{Databases, Lock, Owner, Place};
 use crate::hosted::{Hosted, Hosting, Participant};
+use crate::process;
 use crate::settings::Settings;
 
 /// What a stack is made of besides its settings.
@@ -106,8 +107,7 @@ impl Stack {
 
     /// Serves on `listener` until shutdown.
     pub fn serve(&self, listener: TcpListener) {
-        let (router, tasks) = (self.router.clone(), self.tasks.clone());
-        self.tasks.spawn(async move { runtime::http::serve(listener, router, &tasks).await });
+        process::serve(listener, self.router.clone(), &self.tasks);
     }
 
     /// Stops everything within `deadline`. Returns how many tasks were still running.
@@ -148,8 +148,7 @@ async fn start_providers(
         .with_context(|| format!("the simulators can't remember what {} holds", journal.display()))?;
     let listener = TcpListener::bind("127.0.0.1:0").await.context("the simulators can't listen")?;
     let address = listener.local_addr().context("the simulators have no address")?;
-    let (router, stop) = (providers::router(providers.clone()), tasks.clone());
-    tasks.spawn(async move { runtime::http::serve(listener, router, &stop).await });
+    process::serve(listener, providers::router(providers.clone()), tasks);
     Ok((Some(providers), format!("http://{address}")))
 }
 

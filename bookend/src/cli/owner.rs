@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::output::{self, Format};
 use crate::audit;
 use crate::databases::{Databases, Owner, Place};
-use crate::process::{init_log, until_asked_to_stop};
+use crate::process::{self, init_log, until_asked_to_stop};
 use crate::settings::Settings;
 
 /// Brings tables up to date: those of the given owners, or all.
@@ -66,8 +66,7 @@ pub(super) async fn providers(settings: &Settings) -> anyhow::Result<Exit> {
     let providers = providers::Providers::new(options, Arc::new(SystemClock), tasks.clone());
     let listener = TcpListener::bind(settings.providers.listen).await.context("the simulators can't listen")?;
     output::line(&format!("simulators of gateway, SMS and mail on http://{}", listener.local_addr()?));
-    let (router, stop) = (runtime::http::edge(providers::router(providers)), tasks.clone());
-    tasks.spawn(async move { runtime::http::serve(listener, router, &stop).await });
+    process::serve(listener, runtime::http::edge(providers::router(providers)), &tasks);
     let asked = until_asked_to_stop(&tasks).await?;
     tasks.shutdown(settings.shutdown_deadline()).await;
     Ok(asked)
