@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use db::{Db, PostgresOptions};
-use runtime::Tasks;
+use runtime::{Pause, Tasks};
 
 use crate::settings::Settings;
 
@@ -159,19 +159,18 @@ impl Place {
     /// # Errors
     /// When the tables are behind this build, or the settings can't work.
     pub async fn open_patiently(&self, owner: Owner, tasks: &Tasks) -> anyhow::Result<Db> {
-        let mut pause = Duration::from_millis(100);
+        let mut pause = Pause::new(Duration::from_millis(100), Duration::from_secs(5));
         let db = loop {
             match self.open(owner).await {
                 Ok(db) => break db,
                 Err(error) if error.downcast_ref::<db::Error>().is_some_and(db::Error::is_transient) => {
-                    tracing::warn!("{error:#}; again in {} ms", pause.as_millis());
+                    tracing::warn!("{error:#}; again soon");
                 }
                 Err(error) => return Err(error),
             }
-            if !tasks.sleep(pause).await {
+            if !pause.wait(tasks).await {
                 bail!("stopped before the database was there");
             }
-            pause = (pause * 2).min(Duration::from_secs(5));
         };
         let pending = owner.pending(&db).await?;
         if pending > 0 {

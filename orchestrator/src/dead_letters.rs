@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::Pause;
 use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_store::Error as StoreError;
 use tokio::sync::mpsc;
@@ -18,8 +19,7 @@ use crate::work::Receipt;
 /// Letters kept at once, and most of them in hand: an item may be long.
 pub(crate) const KEEP_MAX: usize = 32;
 /// Wait after the store failed, doubled up to its bound.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// A letter to be kept, and the receipt for the delivery that it came with.
 #[derive(Debug)]
@@ -73,10 +73,9 @@ async fn keep(shared: &Shared, batch: Vec<Aside>) {
             Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
                 tracing::warn!(%error, letters = part.len(), "dead letters could not be kept; again soon");
                 parts.push(part);
-                if !shared.tasks.sleep(pause).await {
+                if !pause.wait(&shared.tasks).await {
                     return;
                 }
-                pause = (pause * 2).min(PAUSE_MAX);
             }
             Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
                 if part.len() > 1 {

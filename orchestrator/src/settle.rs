@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runtime::Pause;
 use saga_core::{Ignored, Status};
 use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_defs::{Timestamp, message};
@@ -17,8 +18,7 @@ use crate::shared::Shared;
 use crate::work::{OperateVerdict, Receipt, StartVerdict, Work};
 
 /// Wait after the store failed, doubled up to its bound.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// Tells everyone what came of a commit. Returns the inputs that lost and must be decided again.
 pub(crate) async fn committed(
@@ -213,10 +213,9 @@ async fn keep(shared: &Shared, late: Vec<LateReply>, receipts: &[Receipt]) {
                 return;
             }
         }
-        if !shared.tasks.sleep(pause).await {
+        if !pause.wait(&shared.tasks).await {
             return;
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::Pause;
 use saga_store::{Batch, Committed, Error as StoreError, Outcome};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -19,8 +20,7 @@ use crate::work::{StartWork, Work};
 /// How often an input that the store refuses is tried alone.
 const TRIES_MAX: u32 = 3;
 /// Wait after the store failed, doubled up to its bound.
-const PAUSE: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1));
 
 pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
     let mut again: Vec<Work> = Vec::new();
@@ -37,15 +37,14 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
         match turn(&shared, batch).await {
             Turn::Done(losers) => {
                 again = losers;
-                pause = PAUSE;
+                pause.reset();
             }
             Turn::Failed(batch) => {
                 again = batch;
                 // While stopping, nothing is waited for: what is not committed was not acknowledged either.
-                if !shared.tasks.sleep(pause).await {
+                if !pause.wait(&shared.tasks).await {
                     return;
                 }
-                pause = (pause * 2).min(PAUSE_MAX);
             }
         }
     }
@@ -182,10 +181,9 @@ async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed
             }
             Err(error) => tracing::warn!(error = %error, "the fate of a commit could not be read"),
         }
-        if !shared.tasks.sleep(pause).await {
+        if !pause.wait(&shared.tasks).await {
             return None;
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod tasks;
 
+mod pause;
+
 pub mod clock;
 
 pub mod health;
@@ -26,5 +28,6 @@ pub use breaker::{Breaker, BreakerError};
 pub use clock::{Clock, SystemClock};
 pub use error::Error;
 pub use health::Health;
+pub use pause::Pause;
 pub use retry::retry;
 pub use tasks::Tasks;
