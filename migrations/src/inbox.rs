@@ -1,6 +1,7 @@
 //! The inbox table: one row per effect, primary key = the key alone.
 //!
-//! Shared by the ladders of the owners that host participants; each calls [`up`] as its first step. Not for what
+//! Shared by the ladders of the owners that host participants; each calls [`up`] in its first step, and climbs
+//! [`Announcing`] later. Not for what
 //! the columns mean while an effect lives: the participant kit alone reads and writes them. Must hold: nothing
 //! here can name an owner's table, and a row is found by its key whatever participant wrote it.
 
@@ -48,5 +49,44 @@ fn open_index() -> IndexCreateStatement {
         .col("participant")
         .col("lease_until")
         .and_where(Expr::col("state").is_in(["intent", "undoing"]))
+        .to_owned()
+}
+
+/// Adds what is announced to attempts that nobody has in hand any more. Holds the step's name on its ladder.
+pub(crate) struct Announcing(pub(crate) &'static str);
+
+impl MigrationName for Announcing {
+    fn name(&self) -> &str {
+        self.0
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Announcing {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.alter_table(announcing()).await?;
+        manager.drop_index(Index::drop().name("inbox_open").table("inbox").to_owned()).await?;
+        manager.create_index(due_index()).await
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+}
+
+/// Replies that leave without a delivery, until the broker has them.
+fn announcing() -> TableAlterStatement {
+    Table::alter().table("inbox").add_column(text_null("announcing")).to_owned()
+}
+
+/// Open external calls and announcements, few among many rows that are done.
+fn due_index() -> IndexCreateStatement {
+    Index::create()
+        .name("inbox_due")
+        .table("inbox")
+        .col("participant")
+        .col("lease_until")
+        .and_where(Expr::col("lease_until").is_not_null())
         .to_owned()
 }

@@ -2,8 +2,8 @@
 //! transaction, its verdict is committed after.
 //!
 //! Not for what a verdict changes: that is the module `verdict`. Must hold: no call without a committed intent; an
-//! intent is never forgotten: until a definite verdict it is leased to a live run or due for the sweep; an item's
-//! reply leaves when that item is done, whatever its neighbours do.
+//! intent is never forgotten: until a definite verdict, and until that is announced, its row is leased to a live run or
+//! due for the sweep; an item's reply leaves when that item is done, whatever its neighbours do.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,14 +14,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use db::Db;
 use futures_util::FutureExt as _;
-use saga_defs::Verb;
+use saga_defs::{Reply, Verb};
+use sea_orm::DbErr;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::announce::{self, Announced};
 use crate::handler::{Handler, Received, Run};
 use crate::intents::{self, Planned};
 use crate::leases::Lessee;
+use crate::rows::Model;
 use crate::verdict::{self, Call, Recorded};
 use crate::{Error, External, Verdict, inbox};
 
@@ -39,7 +42,7 @@ pub struct ExternalOptions {
     pub concurrency: usize,
     /// How long an intent belongs to a run that shows no sign of life. Longer than any call.
     pub lease: Duration,
-    /// How often open calls that nobody has under way are looked for.
+    /// How often calls and announcements that nobody has under way are looked for.
     pub sweep_every: Duration,
     /// Ends the leases of all other runs at the start. Only where this process is provably alone with its database.
     pub take_over_at_start: bool,
@@ -105,9 +108,9 @@ impl<P: External> Handler for ExternalHandler<P> {
             inbox::count(core.lessee.participant, planned.label());
             match planned {
                 Planned::Answer(outcome, _) => {
-                    run.replies.send(received.command.reply(outcome), Some(received.ticket)).await;
+                    run.replies.send(received.command.reply(outcome), received.ticket).await;
                 }
-                Planned::Call(call) => Core::start_call(core, run, *call, Some(received.clone())),
+                Planned::Call(call) => Core::start(core, run, Work::answering(*call, received.clone())),
             }
         }
         Ok(())
@@ -120,14 +123,35 @@ struct Core<P> {
     options: ExternalOptions,
     lessee: Lessee,
     permits: Semaphore,
-    /// Keys of the calls that this run has under way or in line. Bounded by what the queue hands out unacknowledged.
+    /// Keys of the rows that this run has under way or in line. Bounded by what the queue hands out unacknowledged.
     live: Mutex<BTreeSet<Uuid>>,
 }
 
+/// What is to be done about one row.
+struct Work {
+    key: Uuid,
+    next: Option<Call>,
+    /// The command that the next call answers.
+    waiting: Option<Received>,
+    announcing: Vec<Reply>,
+}
+
+impl Work {
+    fn answering(call: Call, received: Received) -> Self {
+        Self { key: received.command.key, next: Some(call), waiting: Some(received), announcing: Vec::new() }
+    }
+
+    /// What a row that was swept up lacks.
+    fn of(row: &Model) -> Result<Self, DbErr> {
+        let next = if row.is_open() { Some(Call::of(row)?) } else { None };
+        Ok(Self { key: row.key, next, waiting: None, announcing: row.announcing()? })
+    }
+}
+
 impl<P: External> Core<P> {
-    fn start_call(core: &Arc<Self>, run: &Run, call: Call, waiting: Option<Received>) {
-        let live = Live::new(core, call.effect.command.key);
-        run.tasks.spawn(drive(Arc::clone(core), run.clone(), call, waiting, live));
+    fn start(core: &Arc<Self>, run: &Run, work: Work) {
+        let live = Live::new(core, work.key);
+        run.tasks.spawn(drive(Arc::clone(core), run.clone(), work, live));
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, BTreeSet<Uuid>> {
@@ -146,9 +170,9 @@ impl<P: External> Core<P> {
     }
 
     /// Records a verdict, or leaves the call to the sweep.
-    async fn record(&self, call: &Call, verdict: &Verdict) -> Option<Recorded> {
+    async fn record(&self, call: &Call, verdict: &Verdict, in_hand: Option<Uuid>) -> Option<Recorded> {
         for attempt in 1..=RECORD_ATTEMPTS_MAX {
-            match verdict::record(&self.db, &self.participant, self.lessee, call, verdict).await {
+            match verdict::record(&self.db, &self.participant, self.lessee, call, verdict, in_hand).await {
                 Ok(recorded) => return Some(recorded),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -161,7 +185,24 @@ impl<P: External> Core<P> {
         None
     }
 
-    /// Renews the leases of calls under way, and continues calls that nobody has under way.
+    /// Leaves a call that was not begun to whoever sweeps first.
+    async fn release(&self, key: Uuid) {
+        if let Err(error) = self.lessee.release(&self.db, &[key]).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, %key, "a lease could not be ended; it will lapse");
+        }
+    }
+
+    /// Forgets what was announced, as soon as it is safe.
+    async fn told(&self, key: Uuid, announced: Announced) {
+        let safe = announced.safe().await;
+        if let Err(error) = announce::told(&self.db, self.lessee, key, safe).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, %key, "an announcement could not be noted; it will be repeated");
+        }
+    }
+
+    /// Renews the leases of what is under way, and continues what nobody has under way.
     async fn sweep(core: &Arc<Self>, run: &Run, renewed: &mut Instant) -> Result<(), Error> {
         if renewed.elapsed() >= core.options.lease / 3 {
             let live: Vec<Uuid> = core.live().iter().copied().collect();
@@ -180,11 +221,11 @@ impl<P: External> Core<P> {
             return Ok(());
         }
         for row in core.lessee.claim(&core.db, due).await? {
-            match Call::of(&row) {
-                Ok(call) => Self::start_call(core, run, call, None),
+            match Work::of(&row) {
+                Ok(work) => Self::start(core, run, work),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, key = %row.key, "an open call could not be read");
+                    tracing::error!(error, key = %row.key, "an unfinished row could not be read");
                 }
             }
         }
@@ -224,54 +265,43 @@ impl<P> Drop for Live<P> {
     }
 }
 
-/// Makes a call and what follows from it.
-async fn drive<P: External>(
-    core: Arc<Core<P>>,
-    run: Run,
-    mut call: Call,
-    mut waiting: Option<Received>,
-    _live: Live<P>,
-) {
-    loop {
-        let permit = tokio::select! {
-            biased;
-            () = run.tasks.stopping() => None,
-            permit = core.permits.acquire() => permit.ok(),
-        };
-        let Some(permit) = permit else {
-            // The call was not begun: another run may begin it at once.
-            if let Err(error) = core.lessee.release(&core.db, &[call.effect.command.key]).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a lease could not be ended; it will lapse");
-            }
-            return;
-        };
+/// Makes a call and what follows from it, and announces what is owed.
+async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, _live: Live<P>) {
+    let (Work { key, mut next, mut waiting, announcing }, Run { replies, tasks }) = (work, run);
+    // Held to the end, so that no more is announced at a time than is called.
+    let permit = tokio::select! {
+        biased;
+        () = tasks.stopping() => None,
+        permit = core.permits.acquire() => permit.ok(),
+    };
+    if permit.is_none() {
+        core.release(key).await;
+        return;
+    }
+    let mut announced = Announced::default();
+    announced.send(&replies, announcing).await;
+    while let Some(call) = next.take() {
+        if tasks.is_stopping() {
+            core.release(key).await;
+            break;
+        }
         let verdict = core.call(&call).await;
-        let recorded = core.record(&call, &verdict).await;
-        drop(permit);
-        let Some(recorded) = recorded else {
-            if let Some(received) = waiting {
-                run.replies.give_up(received.ticket).await;
+        let in_hand = waiting.as_ref().map(|received| received.command.command_id);
+        let Some(recorded) = core.record(&call, &verdict, in_hand).await else {
+            if let Some(received) = waiting.take() {
+                replies.give_up(received.ticket).await;
             }
-            return;
+            break;
         };
-        answer(&run, waiting.take(), &recorded).await;
-        match recorded.next {
-            Some(next) => call = next,
-            None => return,
+        if let Some(received) = waiting.take() {
+            replies.send(received.command.reply(recorded.outcome), received.ticket).await;
         }
+        announced.send(&replies, recorded.announcing).await;
+        next = recorded.next;
     }
-}
-
-/// Tells the attempt in hand, and those attempts that the row remembers.
-async fn answer(run: &Run, waiting: Option<Received>, recorded: &Recorded) {
-    let in_hand = waiting.as_ref().map(|received| received.command.command_id);
-    if let Some(received) = waiting {
-        run.replies.send(received.command.reply(recorded.outcome.clone()), Some(received.ticket)).await;
-    }
-    for reply in &recorded.replies {
-        if Some(reply.command_id) != in_hand {
-            run.replies.send(reply.clone(), None).await;
-        }
+    // While anybody can still answer, the last confirms are waited for without a limit.
+    drop(replies);
+    if !announced.is_empty() {
+        core.told(key, announced).await;
     }
 }

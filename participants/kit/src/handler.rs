@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use runtime::Tasks;
 use saga_defs::{Command, DeadLetter, Reply};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::Error;
@@ -28,7 +28,7 @@ pub struct Received {
 }
 
 /// What a handler says: a reply, a dead letter, or neither, and whose ticket comes back with it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Answered {
     /// To be published. `None` answers with silence, which the engine takes as unknown.
     pub reply: Option<Reply>,
@@ -36,6 +36,8 @@ pub struct Answered {
     pub letter: Option<DeadLetter>,
     /// The delivery that this was the answer for. `None` for a reply that nobody in hand asked for.
     pub ticket: Option<Ticket>,
+    /// Told once the reply is safe; dropped when that will not be known.
+    pub told: Option<oneshot::Sender<()>>,
 }
 
 /// Where replies are handed over. Bounded: sending waits for room.
@@ -50,19 +52,26 @@ impl Replies {
         (Self(sender), receiver)
     }
 
-    /// Answers a command in hand, or, without a ticket, says what nobody in hand asked for.
-    pub async fn send(&self, reply: Reply, ticket: Option<Ticket>) {
-        self.hand_over(Answered { reply: Some(reply), letter: None, ticket }).await;
+    /// Answers a command in hand.
+    pub async fn send(&self, reply: Reply, ticket: Ticket) {
+        self.hand_over(Answered { reply: Some(reply), letter: None, ticket: Some(ticket), told: None }).await;
+    }
+
+    /// Says what nobody in hand asked for. The receiver hears when that is safe, or an error when nobody will know.
+    pub async fn announce(&self, reply: Reply) -> oneshot::Receiver<()> {
+        let (told, safe) = oneshot::channel();
+        self.hand_over(Answered { reply: Some(reply), letter: None, ticket: None, told: Some(told) }).await;
+        safe
     }
 
     /// Gives a ticket back without an answer: the attempt stays unknown to the engine, which asks again.
     pub async fn give_up(&self, ticket: Ticket) {
-        self.hand_over(Answered { reply: None, letter: None, ticket: Some(ticket) }).await;
+        self.hand_over(Answered { reply: None, letter: None, ticket: Some(ticket), told: None }).await;
     }
 
     /// Sets aside what was in hand. Its ticket comes back once the dead letter is safe.
     pub async fn set_aside(&self, letter: DeadLetter, ticket: Ticket) {
-        self.hand_over(Answered { reply: None, letter: Some(letter), ticket: Some(ticket) }).await;
+        self.hand_over(Answered { reply: None, letter: Some(letter), ticket: Some(ticket), told: None }).await;
     }
 
     async fn hand_over(&self, answered: Answered) {

@@ -39,7 +39,7 @@ impl State {
 
     /// The state's name in the table.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Intent => "intent",
             Self::Executed => "executed",

@@ -1,8 +1,9 @@
-//! Who continues an open external call: every intent is either leased to a live run or due at a known instant.
+//! Who continues an open external call, or an announcement: each is either leased to a live run or due at a known
+//! instant.
 //!
 //! Not for safety: two runs that both call a provider say the same provider key, and the row's state decides whose
-//! verdict counts. Leases only save work. Must hold: an open call is never without an instant at which it is due; a
-//! sweep never waits for a row that somebody else is writing.
+//! verdict counts. Leases only save work. Must hold: what is unfinished is never without an instant at which it is
+//! due, and what is done has none; a sweep never waits for a row that somebody else is writing.
 
 use std::time::Duration;
 
@@ -36,14 +37,17 @@ impl Lessee {
         now.plus_ms(u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)).0
     }
 
-    fn open(&self) -> Condition {
-        let states = [State::Intent.as_str(), State::Undoing.as_str()];
-        Condition::all().add(Column::Participant.eq(self.participant)).add(Column::State.is_in(states))
+    /// Rows with something unfinished, in a state that this build knows.
+    fn unfinished(&self) -> Condition {
+        Condition::all()
+            .add(Column::Participant.eq(self.participant))
+            .add(Column::LeaseUntil.is_not_null())
+            .add(Column::State.is_in(State::ALL.map(State::as_str)))
     }
 
     /// Ends the leases of all other runs: they are known to be gone.
     pub(crate) async fn take_over(&self, db: &Db) -> Result<(), Error> {
-        let others = self.open().add(Column::Owner.is_not_null()).add(Column::Owner.ne(self.owner));
+        let others = self.unfinished().add(Column::Owner.is_not_null()).add(Column::Owner.ne(self.owner));
         self.end(db, others).await
     }
 
@@ -53,7 +57,7 @@ impl Lessee {
     }
 
     fn own(&self, keys: &[Uuid]) -> Condition {
-        self.open().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()))
+        self.unfinished().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()))
     }
 
     async fn end(&self, db: &Db, which: Condition) -> Result<(), Error> {
@@ -67,12 +71,12 @@ impl Lessee {
         update(db, self.own(keys), vec![(Column::LeaseUntil, until)], Busy::Skip).await
     }
 
-    /// Up to `max` open calls that nobody has under way, the longest due first.
+    /// Up to `max` rows with something unfinished that nobody has under way, the longest due first.
     pub(crate) async fn due(&self, db: &Db, max: usize) -> Result<Vec<Uuid>, Error> {
         Entity::find()
             .select_only()
             .column(Column::Key)
-            .filter(self.open().add(Column::LeaseUntil.lte(db.now().0)))
+            .filter(self.unfinished().add(Column::LeaseUntil.lte(db.now().0)))
             .order_by_asc(Column::LeaseUntil)
             .order_by_asc(Column::Key)
             .limit(u64::try_from(max).unwrap_or(u64::MAX))
@@ -86,7 +90,7 @@ impl Lessee {
     pub(crate) async fn claim(self, db: &Db, keys: Vec<Uuid>) -> Result<Vec<Model>, Error> {
         let now = db.now();
         let claimed = db.transaction(move |tx| {
-            let due = self.open().add(Column::LeaseUntil.lte(now.0)).add(Column::Key.is_in(keys.iter().copied()));
+            let due = self.unfinished().add(Column::LeaseUntil.lte(now.0)).add(Column::Key.is_in(keys.iter().copied()));
             Box::pin(async move {
                 let mut due = Busy::Skip.lock(Entity::find().filter(due)).all(tx).await?;
                 for row in &mut due {

@@ -19,6 +19,8 @@ mod verdict;
 
 mod intents;
 
+mod announce;
+
 pub mod external;
 
 mod publish;

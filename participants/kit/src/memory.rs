@@ -140,7 +140,7 @@ impl Handler for InMemory {
     async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error> {
         for received in batch {
             let outcome = self.apply(&received.command);
-            run.replies.send(received.command.reply(outcome), Some(received.ticket)).await;
+            run.replies.send(received.command.reply(outcome), received.ticket).await;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Publishes a participant's replies and dead letters and tells the intake when they are safe.
 //!
 //! A participant has no outbox: an unconfirmed reply is published again from memory, and a reply lost with this
-//! process is given again from the inbox, because its delivery was not acknowledged. Must hold: what is in hand is
+//! process is given again from the inbox, because its delivery was not acknowledged, or its announcement not forgotten. Must hold: what is in hand is
 //! bounded, and fates are listened to whatever else is waited for; no queue that is full holds up the other.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use runtime::Tasks;
 use saga_defs::{DeadLetter, Reply, message};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use transport::{Handed, Message, Publisher, Queue, Settled};
 use uuid::Uuid;
 
@@ -20,11 +20,18 @@ use crate::serve::Options;
 /// Pause after a publisher had no room, in case it says at once that it has.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
-/// Messages that give tickets back once all of them are safe.
+/// Messages that give tickets back, and tell who announced, once all of them are safe.
 #[derive(Debug)]
 struct Group {
-    tickets: Vec<Ticket>,
+    owed: Owed,
     unconfirmed: usize,
+}
+
+/// Who hears of a group.
+#[derive(Debug, Default)]
+struct Owed {
+    tickets: Vec<Ticket>,
+    announced: Vec<oneshot::Sender<()>>,
 }
 
 /// The publishing end.
@@ -88,46 +95,40 @@ impl Outgoing {
 
     /// Encodes answers and hands them over. False when the intake is gone.
     async fn accept(&mut self, answers: Vec<Answered>) -> bool {
-        let (mut replies, mut tickets) = (Vec::new(), Vec::new());
-        for Answered { reply, letter, ticket } in answers {
+        let (mut replies, mut owed) = (Vec::new(), Owed::default());
+        for Answered { reply, letter, ticket, told } in answers {
             match letter {
                 Some(letter) => self.queue_letter(&letter, ticket),
                 None => {
                     replies.extend(reply);
-                    tickets.extend(ticket);
+                    owed.tickets.extend(ticket);
+                    owed.announced.extend(told);
                 }
             }
         }
-        let silent = if replies.is_empty() { std::mem::take(&mut tickets) } else { Vec::new() };
-        self.queue_replies(&replies, tickets);
+        let silent = if replies.is_empty() { std::mem::take(&mut owed.tickets) } else { Vec::new() };
+        self.queue_replies(&replies, owed);
         self.publish();
         self.give_back(silent).await
     }
 
-    fn queue_replies(&mut self, replies: &[Reply], tickets: Vec<Ticket>) {
+    fn queue_replies(&mut self, replies: &[Reply], owed: Owed) {
         let Some(first) = replies.first() else { return };
-        self.queue(first.command_id, tickets, message::encode(replies), |id, body| {
+        self.queue(first.command_id, owed, message::encode(replies), |id, body| {
             Message::new(id, Queue::Replies, body).about(first.saga_id)
         });
     }
 
     /// Each on its own: nobody's reply waits for a dead letter.
     fn queue_letter(&mut self, letter: &DeadLetter, ticket: Option<Ticket>) {
-        self.queue(letter.id(), ticket.into_iter().collect(), vec![letter.encode()], |id, body| {
-            Message::new(id, Queue::DeadLetters, body)
-        });
+        let owed = Owed { tickets: ticket.into_iter().collect(), announced: Vec::new() };
+        self.queue(letter.id(), owed, vec![letter.encode()], |id, body| Message::new(id, Queue::DeadLetters, body));
     }
 
     /// Puts a group's messages in line.
-    fn queue(
-        &mut self,
-        origin: Uuid,
-        tickets: Vec<Ticket>,
-        bodies: Vec<String>,
-        message: impl Fn(Uuid, String) -> Message,
-    ) {
+    fn queue(&mut self, origin: Uuid, owed: Owed, bodies: Vec<String>, message: impl Fn(Uuid, String) -> Message) {
         self.last += 1;
-        self.groups.insert(self.last, Group { tickets, unconfirmed: bodies.len() });
+        self.groups.insert(self.last, Group { owed, unconfirmed: bodies.len() });
         for (n, body) in bodies.into_iter().enumerate() {
             // Unlike any other of this publisher, and the same whenever it is handed over again.
             let id = Uuid::new_v5(&origin, format!("{}/{n}", self.last).as_bytes());
@@ -168,7 +169,7 @@ impl Outgoing {
         self.give_back(tickets).await
     }
 
-    /// The tickets of the message's group, when it was the last of them.
+    /// The tickets of the message's group, when it was the last of them. Who announced is told here.
     fn confirmed(&mut self, id: Uuid) -> Vec<Ticket> {
         let Some(number) = self.group_of.remove(&id) else { return Vec::new() };
         let Some(group) = self.groups.get_mut(&number) else { return Vec::new() };
@@ -176,7 +177,12 @@ impl Outgoing {
         if group.unconfirmed > 0 {
             return Vec::new();
         }
-        self.groups.remove(&number).map(|group| group.tickets).unwrap_or_default()
+        let Some(Group { owed, unconfirmed: _ }) = self.groups.remove(&number) else { return Vec::new() };
+        for told in owed.announced {
+            // Whoever does not listen any more ended, and its announcement is repeated.
+            let _ = told.send(());
+        }
+        owed.tickets
     }
 
     async fn give_back(&self, tickets: Vec<Ticket>) -> bool {

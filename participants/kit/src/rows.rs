@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use saga_defs::{Command, Outcome, Timestamp, Verb};
+use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{OnConflict, Query};
 use sea_orm::{
@@ -42,6 +42,7 @@ pub(crate) struct Model {
     pub(crate) lease_until: Option<i64>,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    pub(crate) announcing: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -80,6 +81,7 @@ impl Model {
             lease_until: None,
             created_at: now.0,
             updated_at: now.0,
+            announcing: None,
         }
     }
 
@@ -121,9 +123,31 @@ impl Model {
     /// Moves to `state`, leased to nobody.
     pub(crate) fn close(&mut self, state: State, now: Timestamp) {
         self.state = state.as_str().to_owned();
+        self.updated_at = now.0;
+        self.rest();
+    }
+
+    /// Nothing is left to be done: neither leased nor due.
+    pub(crate) fn rest(&mut self) {
         self.owner = None;
         self.lease_until = None;
-        self.updated_at = now.0;
+    }
+
+    /// Whoever sweeps first takes it.
+    pub(crate) fn due(&mut self, now: Timestamp) {
+        self.owner = None;
+        self.lease_until = Some(now.0);
+    }
+
+    /// Replies that attempts nobody has in hand are still owed.
+    pub(crate) fn announcing(&self) -> Result<Vec<Reply>, DbErr> {
+        Ok(self.announcing.as_deref().map(read).transpose()?.unwrap_or_default())
+    }
+
+    /// Owes exactly `replies`.
+    pub(crate) fn announce(&mut self, replies: &[Reply]) -> Result<(), DbErr> {
+        self.announcing = if replies.is_empty() { None } else { Some(write(&replies)?) };
+        Ok(())
     }
 
     /// Keeps who asked but not for what: a payload may hold personal data, and is not needed any more.

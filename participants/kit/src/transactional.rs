@@ -75,7 +75,7 @@ impl<P: Transactional> Handler for TransactionalHandler<P> {
         let commands: Vec<&Command> = batch.iter().map(|received| &received.command).collect();
         let outcomes = self.apply(&commands).await?;
         for (received, outcome) in batch.iter().zip(outcomes) {
-            run.replies.send(received.command.reply(outcome), Some(received.ticket)).await;
+            run.replies.send(received.command.reply(outcome), received.ticket).await;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 use db::Db;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, ids};
 use sea_orm::{DatabaseTransaction, DbErr};
+use uuid::Uuid;
 
 use crate::inbox::{self, OPEN_RETRY_MS, State};
 use crate::leases::Lessee;
@@ -31,8 +32,8 @@ pub(crate) struct Call {
 pub(crate) struct Recorded {
     /// What the attempt in hand is answered.
     pub(crate) outcome: Outcome,
-    /// What is told to earlier attempts that the row remembers.
-    pub(crate) replies: Vec<Reply>,
+    /// What is told to attempts that the row remembers and nobody has in hand; the row owes it until it is safe.
+    pub(crate) announcing: Vec<Reply>,
     /// The call that follows.
     pub(crate) next: Option<Call>,
 }
@@ -69,13 +70,14 @@ impl Call {
     }
 }
 
-/// Records what `call` taught.
+/// Records what `call` taught; `in_hand` is the command that is answered with it.
 pub(crate) async fn record<P: External>(
     db: &Db,
     participant: &std::sync::Arc<P>,
     lessee: Lessee,
     call: &Call,
     verdict: &Verdict,
+    in_hand: Option<Uuid>,
 ) -> Result<Recorded, Error> {
     let (participant, call, verdict) = (std::sync::Arc::clone(participant), call.clone(), verdict.clone());
     let now = db.now();
@@ -94,7 +96,7 @@ pub(crate) async fn record<P: External>(
                 Verdict::Definite(outcome) => {
                     participant.record(tx, now, &call.effect, call.verb, &outcome).await?;
                     let undoable = participant.undoable();
-                    return Definite { lessee, undoable, now, verb: call.verb, outcome }.write(tx, row).await;
+                    return Definite { lessee, undoable, now, verb: call.verb, outcome, in_hand }.write(tx, row).await;
                 }
             };
             postpone(tx, lessee, now, row, retry_after_ms, provider_ref).await
@@ -103,10 +105,10 @@ pub(crate) async fn record<P: External>(
     Ok(recorded.await?)
 }
 
-/// Another run was first; its verdict stands.
+/// Another run was first, or this one and was not told; the verdict stands. What the row owes is due in time.
 fn settled_elsewhere(row: &Model, verb: Verb) -> Result<Recorded, DbErr> {
     let outcome = row.outcome(verb)?.unwrap_or(Outcome::Retry { after_ms: OPEN_RETRY_MS });
-    Ok(Recorded { outcome, replies: Vec::new(), next: None })
+    Ok(Recorded { outcome, announcing: Vec::new(), next: None })
 }
 
 /// Nothing was learnt: the call stays open and becomes due again.
@@ -127,7 +129,7 @@ async fn postpone(
     row.provider_ref = provider_ref.or(row.provider_ref);
     row.updated_at = now.0;
     rows::save(tx, &[row]).await?;
-    Ok(Recorded { outcome: Outcome::Retry { after_ms: retry_after_ms }, replies: Vec::new(), next: None })
+    Ok(Recorded { outcome: Outcome::Retry { after_ms: retry_after_ms }, announcing: Vec::new(), next: None })
 }
 
 fn backoff_ms(calls: i32) -> u64 {
@@ -142,6 +144,7 @@ struct Definite {
     now: Timestamp,
     verb: Verb,
     outcome: Outcome,
+    in_hand: Option<Uuid>,
 }
 
 impl Definite {
@@ -163,9 +166,16 @@ impl Definite {
                 row.close(if undone { State::Undone } else { State::UndoRefused }, self.now);
             }
         }
+        replies.retain(|reply| Some(reply.command_id) != self.in_hand);
+        let mut owed = row.announcing()?;
+        owed.extend_from_slice(&replies);
+        row.announce(&owed)?;
+        if !row.is_open() && !owed.is_empty() {
+            self.lessee.take(&mut row, self.now);
+        }
         rows::save(tx, std::slice::from_ref(&row)).await?;
         let next = if row.is_open() { Some(Call::of(&row)?) } else { None };
-        Ok(Recorded { outcome: self.outcome, replies, next })
+        Ok(Recorded { outcome: self.outcome, announcing: replies, next })
     }
 
     fn executed(&self, row: &mut Model, replies: &mut Vec<Reply>) -> Result<(), DbErr> {

@@ -88,6 +88,22 @@ impl World {
         [row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap()]
     }
 
+    /// Whether an announcement is owed. Then it is leased or due.
+    async fn owes(&self) -> bool {
+        let row = self.stored(["announcing", "lease_until"]).await;
+        let (announcing, lease): (Option<String>, Option<i64>) =
+            (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap());
+        assert_eq!(announcing.is_some(), lease.is_some(), "what is owed is due, and nothing else");
+        announcing.is_some()
+    }
+
+    async fn owes_nothing(&self) {
+        testkit::eventually(LIMIT, "the announcement is noted", async || {
+            if self.owes().await { Err("it is owed") } else { Ok(()) }
+        })
+        .await;
+    }
+
     /// Who makes the call, and for how long.
     async fn lease(&self) -> (Uuid, i64) {
         let row = self.stored(["owner", "lease_until"]).await;
@@ -114,6 +130,9 @@ fixture::on_every_stack! {
     the_late_verdict_of_a_run_that_was_taken_over_changes_nothing,
     a_late_verdict_that_says_nothing_leaves_the_lease_alone,
     a_lease_of_a_live_run_is_not_taken,
+    what_a_run_announced_in_vain_is_announced_again,
+    what_a_dead_run_did_not_announce_is_announced_by_the_next,
+    an_announcement_that_is_owed_survives_the_undo,
     shutdown_finishes_the_call_in_hand,
 }
 
@@ -282,6 +301,56 @@ async fn a_lease_of_a_live_run_is_not_taken(stack: Stack) {
     }
     desk.definite(execute.command_id).await;
     assert_eq!(world.counted(), [1, 1, 0]);
+}
+
+async fn what_a_run_announced_in_vain_is_announced_again(stack: Stack) {
+    let world = World::new(stack, true).await;
+    world.gate.add_permits(10);
+    let (desk, _begun) = world.run(false).await;
+    desk.turn_deaf().await;
+    let execute = world.execute(1, json!({"n": 5, "retries": 1}));
+    desk.send(std::slice::from_ref(&execute)).await;
+    for _ in 0..3 {
+        assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+        assert!(world.owes().await, "nobody knows that it arrived");
+        assert_eq!(desk.lose_announcements().await, 1);
+    }
+    desk.hear().await;
+    desk.definite(execute.command_id).await;
+    world.owes_nothing().await;
+    assert_eq!(world.counted(), [2, 1, 0], "announcing calls nobody");
+}
+
+async fn what_a_dead_run_did_not_announce_is_announced_by_the_next(stack: Stack) {
+    let world = World::new(stack, true).await;
+    world.gate.add_permits(10);
+    let (dead, _begun) = world.run(false).await;
+    dead.turn_deaf().await;
+    let execute = world.execute(1, json!({"refuse": "declined", "retries": 1}));
+    dead.send(std::slice::from_ref(&execute)).await;
+    refused(&dead.definite(execute.command_id).await, "declined");
+
+    let (desk, _begun) = world.run(true).await;
+    refused(&desk.definite(execute.command_id).await, "declined");
+    world.owes_nothing().await;
+    assert_eq!(world.counted(), [2, 0, 0]);
+}
+
+async fn an_announcement_that_is_owed_survives_the_undo(stack: Stack) {
+    let world = World::new(stack, true).await;
+    world.gate.add_permits(10);
+    let (dead, _begun) = world.run(false).await;
+    dead.turn_deaf().await;
+    let execute = world.execute(1, json!({"n": 5, "retries": 1}));
+    dead.send(std::slice::from_ref(&execute)).await;
+    dead.definite(execute.command_id).await;
+    let undone = dead.send(&[world.compensate(1)]).await;
+    assert!(matches!(undone[0], Outcome::Succeeded { .. }), "{undone:?}");
+    assert!(world.owes().await, "the undo was answered to who asked, and the effect is still to be announced");
+
+    let (desk, _begun) = world.run(true).await;
+    assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    world.owes_nothing().await;
 }
 
 async fn shutdown_finishes_the_call_in_hand(stack: Stack) {

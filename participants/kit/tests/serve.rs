@@ -16,6 +16,7 @@ use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_defs::{Command, Outcome, Reply, Verb, message};
 use sea_orm::DbErr;
 use serde_json::json;
+use tokio::sync::mpsc;
 use transport::in_process::{Faults, InProcess, Options as Queues};
 use transport::{Consumer, Handed, Message, Publisher, Queue, Settled, Transport as _};
 use uuid::Uuid;
@@ -304,4 +305,55 @@ async fn shutdown_ends_every_task_and_gives_back_what_was_not_safe() {
     let mut next = engine.transport.consumer(&Queue::Participant("memory".to_owned()), 10);
     let again = tokio::time::timeout(LIMIT, next.receive(10)).await.expect("redelivered in time").unwrap();
     assert_eq!(message::decode::<Command>(&again[0].body).unwrap()[0].as_ref().unwrap().key, Uuid::from_u128(1));
+}
+
+/// Announces instead of answering, and passes on what came of it.
+struct Herald {
+    came_of_it: mpsc::Sender<bool>,
+}
+
+#[async_trait]
+impl Handler for Herald {
+    fn participant(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn start(&self, _run: &Run) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error> {
+        for Received { command, ticket } in batch {
+            let safe = run.replies.announce(command.reply(Outcome::succeeded(json!({})))).await;
+            let came_of_it = self.came_of_it.clone();
+            run.tasks.spawn(async move {
+                came_of_it.send(safe.await.is_ok()).await.ok();
+            });
+            run.replies.give_up(*ticket).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_is_safe_when_its_message_is() {
+    let (came_of_it, mut safe) = mpsc::channel(8);
+    let mut engine = Engine::with(Herald { came_of_it }, None);
+    engine.send(message::encode(&[execute(1)]).remove(0));
+    let (replies, tags) = engine.receive().await;
+    assert_eq!(replies.iter().map(|reply| reply.key.as_u128()).collect::<Vec<_>>(), [1]);
+    let early = tokio::time::timeout(Duration::from_secs(60), safe.recv()).await;
+    assert!(early.is_err(), "told before the reply was safe: {early:?}");
+    engine.replies.acknowledge(&tags).await;
+    assert_eq!(safe.recv().await, Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_that_an_announcement_is_safe_when_serving_ends_before() {
+    let (came_of_it, mut safe) = mpsc::channel(8);
+    let mut engine = Engine::with(Herald { came_of_it }, None);
+    engine.send(message::encode(&[execute(1)]).remove(0));
+    engine.receive().await;
+    engine.tasks.stop();
+    assert_eq!(safe.recv().await, Some(false));
 }

@@ -13,7 +13,7 @@ use runtime::Tasks;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::json;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 /// A database with an inbox.
@@ -159,6 +159,24 @@ struct DeskState {
     last: u64,
     /// Replies that no batch waited for.
     spare: Vec<Reply>,
+    /// Whether announcements arrive: else nobody hears whether they are safe.
+    deaf: bool,
+    unheard: Vec<oneshot::Sender<()>>,
+}
+
+impl DeskState {
+    async fn next(&mut self) -> Answered {
+        let next = tokio::time::timeout(LIMIT, self.answered.recv()).await;
+        let mut answered = next.expect("an answer in time").expect("the desk is open");
+        if let Some(told) = answered.told.take() {
+            if self.deaf {
+                self.unheard.push(told);
+            } else {
+                told.send(()).expect("it is waited for");
+            }
+        }
+        answered
+    }
 }
 
 impl Desk {
@@ -166,7 +184,23 @@ impl Desk {
         let (replies, answered) = Replies::channel(1_000);
         let run = Run { replies, tasks: Tasks::new() };
         handler.start(&run).await.unwrap();
-        Self { handler, run, state: AsyncMutex::new(DeskState { answered, last: 0, spare: Vec::new() }) }
+        let state = DeskState { answered, last: 0, spare: Vec::new(), deaf: false, unheard: Vec::new() };
+        Self { handler, run, state: AsyncMutex::new(state) }
+    }
+
+    /// From now on nobody hears whether an announcement is safe.
+    pub(crate) async fn turn_deaf(&self) {
+        self.state.lock().await.deaf = true;
+    }
+
+    /// Announcements arrive again.
+    pub(crate) async fn hear(&self) {
+        self.state.lock().await.deaf = false;
+    }
+
+    /// It becomes known that no announcement arrived.
+    pub(crate) async fn lose_announcements(&self) -> usize {
+        std::mem::take(&mut self.state.lock().await.unheard).len()
     }
 
     /// Hands over a batch without waiting for its answers.
@@ -189,7 +223,7 @@ impl Desk {
         let mut outcomes: BTreeMap<Ticket, Outcome> = BTreeMap::new();
         let mut state = self.state.lock().await;
         while tickets.iter().any(|ticket| !outcomes.contains_key(ticket)) {
-            let answered = next(&mut state.answered).await;
+            let answered = state.next().await;
             match (answered.ticket, answered.reply) {
                 (Some(ticket), Some(reply)) => drop(outcomes.insert(ticket, reply.outcome)),
                 (None, Some(reply)) => state.spare.push(reply),
@@ -206,7 +240,7 @@ impl Desk {
             let spare = state.spare.iter().position(|reply| reply.command_id == command_id);
             let reply = match spare {
                 Some(position) => state.spare.remove(position),
-                None => next(&mut state.answered).await.reply.expect("a reply"),
+                None => state.next().await.reply.expect("a reply"),
             };
             match (reply.command_id == command_id, &reply.outcome) {
                 (true, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => return reply.outcome,
@@ -215,8 +249,4 @@ impl Desk {
             }
         }
     }
-}
-
-async fn next(answered: &mut mpsc::Receiver<Answered>) -> Answered {
-    tokio::time::timeout(LIMIT, answered.recv()).await.expect("an answer in time").expect("the desk is open")
 }
