@@ -97,7 +97,7 @@ impl fmt::Debug for Message {
 pub enum Handed {
     /// On its way; its fate follows from [`Publisher::settled`], exactly once for each time it was handed over.
     Over,
-    /// Not taken: the queue is full, unknown or out of reach. Nothing follows.
+    /// Not taken: the queue is full or out of reach, or known to be nowhere. Nothing follows.
     NoRoom,
 }
 

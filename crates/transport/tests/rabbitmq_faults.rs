@@ -143,6 +143,27 @@ async fn only_what_has_nowhere_to_go_is_not_confirmed() {
 
 #[tokio::test]
 #[ignore = "needs RabbitMQ: scripts/test"]
+async fn a_queue_that_another_process_declares_later_is_reached() {
+    let rig = Rig::new(&Services::shared(), &[REPLIES]).await;
+    let publisher = rig.transport.publisher();
+    let messages = numbered(&payment(), 0..3);
+    send(&*publisher, &messages).await;
+    let fates = fates(&*publisher, messages.len()).await;
+    assert!(fates.values().all(|confirmed| !confirmed), "there is no such queue: {fates:?}");
+    let tasks = Tasks::new();
+    let other = RabbitMq::start(options(rig.vhost.url(), &[payment()]), &tasks).unwrap();
+    deliver(&*publisher, &messages).await;
+    let mut consumer = other.consumer(&payment(), 8);
+    let delivered = receive(&mut *consumer, 3).await;
+    consumer.acknowledge(&tags(&delivered)).await;
+    depth(&rig.vhost, &payment(), 0).await;
+    drop(consumer);
+    assert_eq!(tasks.shutdown(LIMIT).await, 0);
+    rig.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: scripts/test"]
 async fn a_queue_without_a_binding_is_not_published_to_in_a_circle() {
     let rig = Rig::new(&Services::shared(), &[payment()]).await;
     let publisher = rig.transport.publisher();

@@ -55,7 +55,7 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     /// Starts the task of a new consumer.
     pub(super) fn start(shared: &Arc<Shared>, queue: &Queue, prefetch: usize) -> Self {
-        if !shared.options.knows(queue) {
+        if !shared.options.declares(queue) {
             tracing::error!(queue = queue.name(), "a queue without a name in the topology has no messages");
             return Self { shared: Arc::clone(shared), desk: None };
         }

@@ -16,8 +16,8 @@ pub struct Options {
     pub url: String,
     /// Shown beside the connections in the broker's management.
     pub name: String,
-    /// The queues, as [`crate::topology::queues`] lists them; messages for others find no room. The queue of dead
-    /// letters is always among them.
+    /// The queues that this process declares, as [`crate::topology::queues`] lists them; it consumes no others. A
+    /// message for a queue that nobody declared comes back. The queue of dead letters is always among them.
     pub queues: Vec<Queue>,
     /// Messages that each publisher may have handed over without having asked for their fate; at least 1.
     pub in_flight_max: usize,
@@ -63,8 +63,8 @@ impl Options {
         }
     }
 
-    /// Whether messages for this queue are taken and given.
-    pub(super) fn knows(&self, queue: &Queue) -> bool {
+    /// Whether this queue is declared here.
+    pub(super) fn declares(&self, queue: &Queue) -> bool {
         *queue == Queue::DeadLetters || self.queues.contains(queue)
     }
 

@@ -66,8 +66,8 @@ impl Handle {
         Self { shared: Arc::clone(shared), mail }
     }
 
-    fn has_room(&self, queue: &Queue) -> bool {
-        let reachable = self.shared.options.knows(queue) && self.shared.publishing.open().is_some();
+    fn has_room(&self) -> bool {
+        let reachable = self.shared.publishing.open().is_some();
         let book = self.mail.book();
         reachable && !book.closed && book.flight.has_room()
     }
@@ -80,10 +80,7 @@ impl Publisher for Handle {
         let now = Instant::now();
         let mut book = self.mail.book();
         let takes = reachable && !book.closed;
-        let mut hand = |message: &Message| match takes && self.shared.options.knows(&message.queue) {
-            true => book.flight.hand_over(message, now),
-            false => Handed::NoRoom,
-        };
+        let mut hand = |message: &Message| if takes { book.flight.hand_over(message, now) } else { Handed::NoRoom };
         let handed: Vec<Handed> = messages.iter().map(&mut hand).collect();
         let count = handed.iter().filter(|handed| **handed == Handed::Over).count();
         if count > 0 {
@@ -99,14 +96,14 @@ impl Publisher for Handle {
         self.shared.publishing.open().is_some() && !self.mail.book().closed
     }
 
-    async fn room(&self, queue: &Queue) {
+    async fn room(&self, _queue: &Queue) {
         loop {
             let mut rung = pin!(self.mail.room.notified());
             // Listening begins before looking, so that nothing is missed in between.
             rung.as_mut().enable();
             // Looked at once: a connection that comes up in between would leave both waits without anybody to end them.
             let open = self.shared.publishing.open().is_some();
-            if open && self.has_room(queue) {
+            if open && self.has_room() {
                 return;
             }
             if open {
