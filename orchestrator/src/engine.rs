@@ -96,12 +96,12 @@ impl Engine {
     }
 
     /// The definition of this reference; another instance may have published it just now.
-    async fn find(&self, reference: &str) -> Option<Arc<Loaded>> {
+    async fn find(&self, reference: &str) -> Result<Option<Arc<Loaded>>, Error> {
         if let Some(loaded) = self.catalog().find(reference) {
-            return Some(loaded);
+            return Ok(Some(loaded));
         }
-        self.shared.definitions.look_again(&*self.shared.store).await;
-        self.catalog().find(reference)
+        self.shared.definitions.catch_up(&*self.shared.store).await?;
+        Ok(self.catalog().find(reference))
     }
 
     /// Starts a saga, or finds the one that an equal request started.
@@ -109,7 +109,7 @@ impl Engine {
     /// # Errors
     /// When there was no answer; ask again with the same key.
     pub async fn begin(&self, request: StartRequest) -> Result<StartAnswer, Error> {
-        let Some(loaded) = self.find(&request.definition).await else {
+        let Some(loaded) = self.find(&request.definition).await? else {
             return Ok(StartAnswer::UnknownDefinition);
         };
         let problems = loaded.input_problems(&request.input);
@@ -199,7 +199,7 @@ impl Engine {
         let mut loaded = self.shared.store.load(&[saga_id]).await?;
         let Some(stored) = loaded.sagas.remove(&saga_id) else { return Ok(None) };
         if self.shared.definition(&stored.header).is_none() {
-            self.shared.definitions.look_again(&*self.shared.store).await;
+            self.shared.definitions.catch_up(&*self.shared.store).await?;
         }
         match (stored.state, self.shared.definition(&stored.header)) {
             (State::Known(saga), Some(loaded)) => Ok(Some(Snapshot { header: stored.header, saga: *saga, loaded })),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtime::Pause;
 use saga_core::{Ignored, Status};
 use saga_defs::dead_letter::{DeadLetter, Reason};
-use saga_defs::{Timestamp, message};
+use saga_defs::{Reply, Timestamp, message};
 use saga_store::{Error as StoreError, LateReason, LateReply, Outcome};
 use transport::Queue;
 
@@ -87,15 +87,11 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
     let mut late = Vec::new();
     let mut rearm = Vec::new();
     let mut receipts = Vec::new();
-    let mut late_receipts = Vec::new();
     for Group { snapshot, said, .. } in groups {
         for (work, said) in said {
             match (work, said) {
                 (Work::Reply { reply, receipt }, Said::Ignored(ignored)) => match late_reason(ignored) {
-                    Some(reason) => {
-                        late.push(late_reply(&reply, reason, now));
-                        late_receipts.push(receipt);
-                    }
+                    Some(reason) => late.push(Late { reason, reply, receipt }),
                     None => receipts.push(receipt),
                 },
                 (Work::Reply { receipt, .. }, Said::Applied | Said::Refused(_)) => receipts.push(receipt),
@@ -116,7 +112,7 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
             }
         }
     }
-    keep(shared, late, &late_receipts).await;
+    keep(shared, late, now).await;
     receipts.iter().for_each(Receipt::settle);
     if !rearm.is_empty()
         && let Err(error) = shared.store.rearm_timers(&rearm).await
@@ -151,13 +147,9 @@ pub(crate) async fn foreign(shared: &Shared, works: Vec<Work>, now: Timestamp) {
 /// Settles inputs of sagas that do not exist: a reply is kept as a fact.
 pub(crate) async fn orphans(shared: &Shared, works: Vec<Work>, now: Timestamp) {
     let mut late = Vec::new();
-    let mut receipts = Vec::new();
     for work in works {
         match work {
-            Work::Reply { reply, receipt } => {
-                late.push(late_reply(&reply, LateReason::Orphan, now));
-                receipts.push(receipt);
-            }
+            Work::Reply { reply, receipt } => late.push(Late { reason: LateReason::Orphan, reply, receipt }),
             Work::Tick { saga_id } => tracing::error!(%saga_id, "a due saga does not exist"),
             Work::Operate(work) => {
                 let _ = work.answer.send(Ok(OperateVerdict::NotFound));
@@ -165,7 +157,7 @@ pub(crate) async fn orphans(shared: &Shared, works: Vec<Work>, now: Timestamp) {
             Work::Start(_) => unreachable!("a start has no saga yet"),
         }
     }
-    keep(shared, late, &receipts).await;
+    keep(shared, late, now).await;
 }
 
 /// Inputs that the store refuses, tried so often: turned down or set aside, so that the others go on.
@@ -179,42 +171,64 @@ pub(crate) async fn poison(shared: &Shared, works: Vec<Work>, attempts: u32) {
             Work::Operate(work) => {
                 let _ = work.answer.send(Err(Error::Poison));
             }
-            Work::Reply { receipt, .. } if receipt.give_up() => {}
             Work::Reply { reply, receipt } => {
-                tracing::error!(saga_id = %reply.saga_id, "a reply can't be committed and is set aside");
-                let item = message::encode(std::slice::from_ref(&*reply)).concat();
-                let letter = DeadLetter::new(&Queue::Replies.name(), Reason::Failed, item.as_bytes())
-                    .saying("its saga could not be committed with it")
-                    .after(attempts);
-                // A closed channel means that the engine stops: the delivery comes again.
-                let _ = shared.aside.send(Aside { letter, receipt }).await;
+                set_aside(shared, &reply, receipt, "its saga could not be committed with it", attempts).await;
             }
             Work::Tick { saga_id } => tracing::error!(%saga_id, "a due saga can't be committed"),
         }
     }
 }
 
-/// Keeps late replies, then acknowledges them; a store that is out of reach is waited for. One that can't be kept is not
-/// acknowledged: it comes again, and a fact that speaks against its saga is not lost.
-async fn keep(shared: &Shared, late: Vec<LateReply>, receipts: &[Receipt]) {
+/// A reply that the engine refuses, tried so often. A dead letter that is tried again stays what it is.
+async fn set_aside(shared: &Shared, reply: &Reply, receipt: Receipt, why: &str, attempts: u32) {
+    if receipt.give_up() {
+        return;
+    }
+    tracing::error!(saga_id = %reply.saga_id, "a reply is set aside: {why}");
+    let item = message::encode(std::slice::from_ref(reply)).concat();
+    let letter = DeadLetter::new(&Queue::Replies.name(), Reason::Failed, item.as_bytes()).saying(why).after(attempts);
+    // A closed channel means that the engine stops: the delivery comes again.
+    let _ = shared.aside.send(Aside { letter, receipt }).await;
+}
+
+/// A reply that changes nothing any more and is kept as a fact.
+struct Late {
+    reason: LateReason,
+    reply: Box<Reply>,
+    receipt: Receipt,
+}
+
+/// Keeps late replies, then acknowledges them; a store that is out of reach is waited for, and what the store refuses is
+/// set aside: a fact that speaks against its saga is not lost.
+async fn keep(shared: &Shared, late: Vec<Late>, now: Timestamp) {
     if late.is_empty() {
         return;
     }
     metrics::counter!("bookend_replies_late_total").increment(late.len() as u64);
+    let mut parts = vec![late];
     let mut pause = PAUSE;
-    loop {
-        match shared.store.keep_late(&late).await {
-            Ok(()) => return receipts.iter().for_each(Receipt::settle),
+    while let Some(mut part) = parts.pop() {
+        let rows: Vec<LateReply> = part.iter().map(|late| late_reply(&late.reply, late.reason, now)).collect();
+        match shared.store.keep_late(&rows).await {
+            Ok(()) => part.iter().for_each(|late| late.receipt.settle()),
             Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
-                tracing::warn!(%error, replies = late.len(), "late replies could not be kept; again soon");
+                tracing::warn!(%error, replies = part.len(), "late replies could not be kept; again soon");
+                parts.push(part);
+                if !pause.wait(&shared.tasks).await {
+                    return;
+                }
             }
             Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
-                tracing::error!(%error, replies = late.len(), "late replies could not be kept");
-                return;
+                tracing::error!(%error, replies = part.len(), "late replies could not be kept");
+                if part.len() > 1 {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                } else {
+                    for Late { reply, receipt, .. } in part {
+                        set_aside(shared, &reply, receipt, "it came too late and could not be kept as a fact", 1).await;
+                    }
+                }
             }
-        }
-        if !pause.wait(&shared.tasks).await {
-            return;
         }
     }
 }
@@ -229,7 +243,7 @@ fn late_reason(ignored: Ignored) -> Option<LateReason> {
     }
 }
 
-fn late_reply(reply: &saga_defs::Reply, reason: LateReason, received_at: Timestamp) -> LateReply {
+fn late_reply(reply: &Reply, reason: LateReason, received_at: Timestamp) -> LateReply {
     let code = match &reply.outcome {
         saga_defs::Outcome::Refused { code, .. } => Some(code.as_str()),
         saga_defs::Outcome::Succeeded { .. } | saga_defs::Outcome::Retry { .. } => None,

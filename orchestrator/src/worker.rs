@@ -23,24 +23,28 @@ const TRIES_MAX: u32 = 3;
 const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1));
 
 pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
+    let batch_max = shared.options.batch_max;
     let mut again: Vec<Work> = Vec::new();
-    let mut pause = PAUSE;
+    let (mut pause, mut size) = (PAUSE, batch_max);
     loop {
-        let mut batch = std::mem::take(&mut again);
+        let mut batch: Vec<Work> = again.drain(..size.min(again.len())).collect();
         if batch.is_empty() && !fill(&shared, &mut queue, &mut batch).await {
             return;
         }
-        while batch.len() < shared.options.batch_max {
+        while again.is_empty() && batch.len() < size {
             let Ok(work) = queue.try_recv() else { break };
             batch.push(work);
         }
         match turn(&shared, batch).await {
             Turn::Done(losers) => {
-                again = losers;
+                again.extend(losers);
                 pause.reset();
+                size = batch_max;
             }
             Turn::Failed(batch) => {
-                again = batch;
+                // It may be one of these that brings the store down each time: smaller parts, and others before them.
+                again.extend(batch);
+                size = (size / 2).max(1);
                 // While stopping, nothing is waited for: what is not committed was not acknowledged either.
                 if !pause.wait(&shared.tasks).await {
                     return;

@@ -14,7 +14,7 @@ use runtime::clock::TokioClock;
 use saga_core::Status;
 use saga_defs::catalog::Catalog;
 use saga_defs::dead_letter::{DeadLetter, Reason};
-use saga_defs::{Command, Outcome, Timestamp, message};
+use saga_defs::{Command, Outcome, Reply, Timestamp, message};
 use saga_store::{Fault, KeptLetter, LetterFilter, LetterState, LetterSummary, MemoryStore, Store};
 use serde_json::json;
 use testkit::eventually;
@@ -252,4 +252,23 @@ async fn what_no_replay_can_mend_says_so_and_can_be_discarded() {
     }
     desk.waiting(0).await;
     assert!(matches!(desk.ask(Uuid::nil(), LetterAction::Discard).await, LetterAnswer::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fact_that_the_store_refuses_is_set_aside_and_its_neighbours_are_kept() {
+    let mut desk = Desk::new().await;
+    let command = desk.start("one").await;
+    let orphan = |n: u128| Command { saga_id: Uuid::from_u128(n), command_id: Uuid::from_u128(n), ..command.clone() };
+    let replies = [1, 2, 3].map(|n| orphan(n).reply(Outcome::succeeded(json!({}))));
+    desk.store.refuse_late(Uuid::from_u128(2));
+    let sent = desk.put(Queue::Replies, &message::encode(&replies).concat());
+    desk.acknowledged(sent).await;
+    let waiting = desk.waiting(1).await;
+    let kept = desk.letter(waiting[0].id).await;
+    let item = kept.encoding.bytes(&kept.body).unwrap();
+    let reply: Reply = message::read(std::str::from_utf8(&item).unwrap()).unwrap();
+    assert_eq!((waiting[0].reason, reply.saga_id), (Reason::Failed, Uuid::from_u128(2)));
+    for n in [1, 3] {
+        assert_eq!(desk.store.late(Uuid::from_u128(n)).await.unwrap().len(), 1);
+    }
 }

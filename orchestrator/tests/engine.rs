@@ -383,3 +383,47 @@ async fn shutdown_ends_every_task_and_answers_who_waits() {
     let answers = waiter.join_all().await;
     assert!(answers.into_iter().all(|answer| answer.is_ok_and(|snapshot| snapshot.is_some())));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_brings_the_store_down_does_not_hold_up_the_others() {
+    let mut desk = Desk::with(Options { workers: 1, ..Options::default() }).await;
+    let unlucky = desk.start().await.header.id;
+    let reserve = desk.puppet("booking").command(Verb::Execute).await;
+    desk.store.fail_with(Some(unlucky));
+    desk.puppet("booking").reply(&reserve, Outcome::succeeded(reserved()));
+    for name in ["two", "three"] {
+        let StartAnswer::Started(other) = desk.engine.begin(request(name)).await.expect("an answer") else {
+            panic!("not started")
+        };
+        desk.puppet("booking").succeed(reserved()).await;
+        desk.puppet("payment").command(Verb::Execute).await;
+        assert_ne!(other.snapshot.header.id, unlucky);
+    }
+    println!("commits that found the store out of reach: {}", desk.store.fired(Fault::Unavailable));
+    assert!(desk.store.fired(Fault::Unavailable) > 0);
+    desk.store.fail_with(None);
+    let paid = desk.puppet("payment").command(Verb::Execute).await;
+    assert_eq!(paid.saga_id, unlucky, "what was held up goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_instance_published_just_now_can_be_started() {
+    let desk = Desk::new().await;
+    let text = Catalog::built_in().find("booking").expect("built in").definition.clone();
+    let later = saga_defs::Definition { name: "later".to_owned(), ..text };
+    let loaded = saga_defs::catalog::Loaded::new(later).expect("sound");
+    let published = saga_store::PublishedDefinition {
+        name: "later".to_owned(),
+        version: loaded.definition.version,
+        digest: loaded.digest.clone(),
+        body: serde_json::to_string(&loaded.definition).expect("JSON"),
+    };
+    let of = |name: &str| StartRequest { definition: name.to_owned(), ..request(name) };
+    // Within a second of the look at the start, and of each other.
+    let unknown = desk.engine.begin(of("later")).await.expect("an answer");
+    assert!(matches!(unknown, StartAnswer::UnknownDefinition), "{unknown:?}");
+    desk.store.publish_definitions(&[published]).await.expect("published");
+    let started = tokio::join!(desk.engine.begin(of("later")), desk.engine.begin(of("nowhere")));
+    assert!(matches!(started.0.expect("an answer"), StartAnswer::Started(_)));
+    assert!(matches!(started.1.expect("an answer"), StartAnswer::UnknownDefinition));
+}

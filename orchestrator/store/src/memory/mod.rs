@@ -49,6 +49,10 @@ struct Faults {
     fired: BTreeMap<Fault, u64>,
     /// Keeps of dead letters that will fail.
     keeps: u64,
+    /// The saga whose commits find the store out of reach.
+    unlucky: Option<Uuid>,
+    /// The command whose reply is never kept as a fact.
+    unkept: Option<Uuid>,
 }
 
 impl Faults {
@@ -61,6 +65,10 @@ impl Faults {
 
     /// The fault that this commit meets, if it meets one.
     fn take(&mut self, batch: &Batch) -> Option<Fault> {
+        if batch.transitions.iter().any(|transition| self.unlucky == Some(transition.header.id)) {
+            *self.fired.entry(Fault::Unavailable).or_default() += 1;
+            return Some(Fault::Unavailable);
+        }
         let fault = *self.next.front()?;
         let fits = match fault {
             Fault::Unavailable | Fault::CommittedUnknown | Fault::DroppedUnknown | Fault::Refused => true,
@@ -97,6 +105,16 @@ impl MemoryStore {
     /// Makes the next `times` keeps of dead letters find the store out of reach.
     pub fn fail_keeps(&self, times: u64) {
         lock(&self.faults).keeps = times;
+    }
+
+    /// Makes every commit with this saga find the store out of reach; with none, no commit any more.
+    pub fn fail_with(&self, saga_id: Option<Uuid>) {
+        lock(&self.faults).unlucky = saga_id;
+    }
+
+    /// Refuses to keep a reply to this command as a fact.
+    pub fn refuse_late(&self, command_id: Uuid) {
+        lock(&self.faults).unkept = Some(command_id);
     }
 
     /// How many keeps of dead letters are still to fail.
@@ -206,6 +224,9 @@ impl Store for MemoryStore {
 
     async fn keep_late(&self, replies: &[LateReply]) -> Result<(), Error> {
         yield_now().await;
+        if replies.iter().any(|reply| lock(&self.faults).unkept == Some(reply.command_id)) {
+            return Err(Error::Bug(db::Error::Bug(injected())));
+        }
         self.tables().keep_late(replies);
         Ok(())
     }
