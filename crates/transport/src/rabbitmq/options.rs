@@ -55,7 +55,7 @@ impl Options {
             answer_max: Duration::from_secs(5),
             heartbeat: Duration::from_secs(10),
             backoff: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(2),
             jitter_seed: u64::from(std::process::id()),
             confirm_max: Duration::from_secs(30),
             refused_pause: Duration::from_millis(200),
