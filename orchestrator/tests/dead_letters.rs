@@ -3,27 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
-use std::sync::Arc;
-use std::time::Duration;
+mod support;
 
-use orchestrator::{
-    Engine, LetterAction, LetterAnswer, LetterRefusal, LetterRequest, Options, SeededEntropy, StartAnswer, StartRequest,
-};
+use std::sync::Arc;
+
+use orchestrator::{Engine, LetterAction, LetterAnswer, LetterRefusal, LetterRequest, Options, StartAnswer};
 use runtime::Tasks;
-use runtime::clock::TokioClock;
 use saga_core::Status;
-use saga_defs::catalog::Catalog;
 use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_defs::{Command, Outcome, Reply, Timestamp, message};
 use saga_store::{Fault, KeptLetter, LetterFilter, LetterState, LetterSummary, MemoryStore, Store};
 use serde_json::json;
+use support::{LIMIT, World, request};
 use testkit::eventually;
-use transport::in_process::InProcess;
 use transport::{Consumer, Handed, Message, Publisher, Queue, Settled, Transport};
 use uuid::Uuid;
-
-/// Longest that anything may take, in paused time.
-const LIMIT: Duration = Duration::from_secs(600);
 
 /// An engine, and the test in the place of its first participant and of everybody who puts messages into queues.
 struct Desk {
@@ -36,44 +30,14 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Self {
-        let transport = InProcess::new(&transport::in_process::Options {
-            queues: transport::topology::queues(["booking", "payment"]),
-            capacity: 64,
-            faults: None,
-        });
-        let clock = TokioClock::starting_at(Timestamp(1_700_000_000_000_000));
-        let store = Arc::new(MemoryStore::new(Arc::new(clock)));
-        let tasks = Tasks::new();
-        let engine = Engine::start(
-            Arc::clone(&store) as Arc<dyn Store>,
-            &transport,
-            &Catalog::built_in(),
-            Arc::new(SeededEntropy::new(7)),
-            &tasks,
-            Options::default(),
-        )
-        .await
-        .unwrap();
+        let World { engine, store, transport, tasks } = World::new(&["booking", "payment"], Options::default()).await;
         let booking = transport.consumer(&Queue::Participant("booking".to_owned()), 8);
         Self { engine, store, publisher: transport.publisher(), booking, _tasks: tasks }
     }
 
     /// A new saga, and the command of its first step.
     async fn start(&mut self, key: &str) -> Command {
-        let request = StartRequest {
-            tenant: "default".to_owned(),
-            principal: "desk".to_owned(),
-            actor: "client:desk".to_owned(),
-            idempotency_key: key.to_owned(),
-            definition: "booking".to_owned(),
-            key: None,
-            input: json!({
-                "slot_id": Uuid::nil(),
-                "patient": {"name": "Ada", "phone": "+15005550006", "email": "ada@example.org"},
-                "payment_method": "tok_visa"
-            }),
-        };
-        assert!(matches!(self.engine.begin(request).await.unwrap(), StartAnswer::Started(_)));
+        assert!(matches!(self.engine.begin(request(key)).await.unwrap(), StartAnswer::Started(_)));
         let body = self.received().await;
         message::decode::<Command>(body.as_bytes()).unwrap().remove(0).unwrap()
     }

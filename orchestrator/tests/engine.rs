@@ -1,27 +1,23 @@
 //! The engine on an in-memory store and the in-process transport, in paused time, with participants that the test
 //! plays by hand: every interleaving here is forced.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator::{
-    Engine, OperateRequest, Operated, Options, SeededEntropy, Snapshot, StartAnswer, StartRequest, Started,
-};
+use orchestrator::{Engine, OperateRequest, Operated, Options, Snapshot, StartAnswer, StartRequest, Started};
 use runtime::Tasks;
-use runtime::clock::TokioClock;
 use saga_core::state::{CancelOutcome, Cause};
 use saga_core::{Action, Decision, Refusal, Status};
 use saga_defs::catalog::Catalog;
-use saga_defs::{Command, Outcome, Timestamp, Verb, message};
+use saga_defs::{Command, Outcome, Verb, message};
 use saga_store::{Fault, MemoryStore, Store};
 use serde_json::{Value, json};
-use transport::in_process::InProcess;
+use support::{LIMIT, World, request};
 use transport::{Consumer, Message, Publisher, Queue, Transport};
 use uuid::Uuid;
-
-/// Longest that anything may take, in paused time.
-const LIMIT: Duration = Duration::from_secs(600);
 
 /// A participant played by hand.
 struct Puppet {
@@ -73,24 +69,7 @@ impl Desk {
 
     async fn with(options: Options) -> Self {
         let names = ["booking", "payment", "confirmation", "notify"];
-        let transport = InProcess::new(&transport::in_process::Options {
-            queues: transport::topology::queues(names),
-            capacity: 64,
-            faults: None,
-        });
-        let clock = TokioClock::starting_at(Timestamp(1_700_000_000_000_000));
-        let store = Arc::new(MemoryStore::new(Arc::new(clock)));
-        let tasks = Tasks::new();
-        let engine = Engine::start(
-            Arc::clone(&store) as Arc<dyn Store>,
-            &transport,
-            &Catalog::built_in(),
-            Arc::new(SeededEntropy::new(7)),
-            &tasks,
-            options,
-        )
-        .await
-        .expect("the engine starts");
+        let World { engine, store, transport, tasks } = World::new(&names, options).await;
         let puppet = |name: &str| Puppet {
             consumer: transport.consumer(&Queue::Participant(name.to_owned()), 8),
             publisher: transport.publisher(),
@@ -156,22 +135,6 @@ impl Desk {
             assert!(tokio::time::Instant::now() < deadline, "outbox rows are left");
             tokio::time::advance(Duration::from_millis(50)).await;
         }
-    }
-}
-
-fn request(key: &str) -> StartRequest {
-    StartRequest {
-        tenant: "default".to_owned(),
-        principal: "desk".to_owned(),
-        actor: "client:desk".to_owned(),
-        idempotency_key: key.to_owned(),
-        definition: "booking".to_owned(),
-        key: None,
-        input: json!({
-            "slot_id": Uuid::nil(),
-            "patient": {"name": "Ada", "phone": "+15005550006", "email": "ada@example.org"},
-            "payment_method": "tok_visa"
-        }),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::http::{Request, StatusCode};
 use db::Db;
 use fixture::{Owned, Stack};
 use notify::{Notify, Options};
-use participant_kit::{Effect, External};
+use participant_kit::{Effect, External, conformance};
 use runtime::http::{Role, Token, Tokens, auth, identify};
 use saga_defs::ids::{effect_key, provider_key};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
@@ -25,27 +25,12 @@ async fn database(stack: Stack) -> Owned {
 fn effect(saga: u128) -> Effect {
     let saga_id = Uuid::from_u128(saga);
     let key = effect_key(saga_id, "notify", 0);
-    let command = Command {
-        v: saga_defs::message::VERSION,
-        command_id: Uuid::from_u128(1),
-        key,
-        saga_id,
-        tenant: "default".to_owned(),
-        definition: "booking@1".to_owned(),
-        step: "notify".to_owned(),
-        participant: "notify".to_owned(),
-        verb: Verb::Execute,
-        command: "notify.send".to_owned(),
-        attempt: 1,
-        first_sent_at: Timestamp(0),
-        dedupe_until: Timestamp(i64::MAX),
-        deadline: Timestamp(i64::MAX),
-        payload: json!({
-            "patient": {"name": "Ada Lovelace", "phone": "+15005550006", "email": "ada@example.org"},
-            "appointment_id": Uuid::from_u128(saga + 1_000),
-            "starts_at": 0,
-        }),
-    };
+    let payload = json!({
+        "patient": {"name": "Ada Lovelace", "phone": "+15005550006", "email": "ada@example.org"},
+        "appointment_id": Uuid::from_u128(saga + 1_000),
+        "starts_at": 0,
+    });
+    let command = Command { saga_id, ..conformance::command("notify", key, Verb::Execute, 1, payload) };
     Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
 }
 

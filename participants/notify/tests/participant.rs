@@ -10,13 +10,14 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
+use fixture::serve;
 use notify::{BreakerOptions, Notify, Options};
-use participant_kit::{Effect, External, Verdict};
+use participant_kit::{Effect, External, Verdict, conformance};
 use providers::{Counts, Filter, Kind, Providers};
 use runtime::breaker::State;
 use runtime::{SystemClock, Tasks};
 use saga_defs::ids::{effect_key, provider_key};
-use saga_defs::{Command, Outcome, Timestamp, Verb};
+use saga_defs::{Command, Outcome, Verb};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -40,17 +41,6 @@ impl Drop for World {
     fn drop(&mut self) {
         self.tasks.stop();
     }
-}
-
-async fn serve(router: Router, tasks: &Tasks) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let stopping = tasks.clone();
-    tasks.spawn(async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.stopping().await });
-        server.await.unwrap();
-    });
-    url
 }
 
 /// An address where nobody listens.
@@ -121,27 +111,12 @@ impl Script {
 fn effect(saga: u128, phone: &str) -> Effect {
     let saga_id = Uuid::from_u128(saga);
     let key = effect_key(saga_id, "notify", 0);
-    let command = Command {
-        v: saga_defs::message::VERSION,
-        command_id: Uuid::from_u128(1),
-        key,
-        saga_id,
-        tenant: "default".to_owned(),
-        definition: "booking@1".to_owned(),
-        step: "notify".to_owned(),
-        participant: "notify".to_owned(),
-        verb: Verb::Execute,
-        command: "notify.send".to_owned(),
-        attempt: 1,
-        first_sent_at: Timestamp(0),
-        dedupe_until: Timestamp(i64::MAX),
-        deadline: Timestamp(i64::MAX),
-        payload: json!({
-            "patient": {"name": "Ada Lovelace", "phone": phone, "email": "ada@example.org"},
-            "appointment_id": Uuid::from_u128(77),
-            "starts_at": 1_790_000_000_000_000_i64,
-        }),
-    };
+    let payload = json!({
+        "patient": {"name": "Ada Lovelace", "phone": phone, "email": "ada@example.org"},
+        "appointment_id": Uuid::from_u128(77),
+        "starts_at": 1_790_000_000_000_000_i64,
+    });
+    let command = Command { saga_id, ..conformance::command("notify", key, Verb::Execute, 1, payload) };
     Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
 }
 

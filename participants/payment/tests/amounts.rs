@@ -6,13 +6,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use participant_kit::{Effect, External, Verdict};
+use participant_kit::{Effect, External, Verdict, conformance};
 use payment::{Options, Payment, Undone};
 use runtime::Tasks;
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
 use saga_defs::ids::{effect_key, provider_key};
-use saga_defs::{Command, Outcome, Timestamp, Verb};
+use saga_defs::{Command, Outcome, Verb};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -81,13 +81,7 @@ async fn before(answers: Answers) -> World {
         .route("/gateway/intents/pi/cancel", post(cancel))
         .route("/gateway/intents/pi/refund", post(|State(it): State<Answers>| async move { Json(it.refunded) }))
         .with_state(answers);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gateway_url = format!("http://{}", listener.local_addr().unwrap());
-    let stopping = tasks.clone();
-    tasks.spawn(async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.stopping().await });
-        server.await.unwrap();
-    });
+    let gateway_url = fixture::serve(router, &tasks).await;
     World { payment: Payment::new(&Options { gateway_url, timeout_ms: 5_000 }).unwrap(), tasks }
 }
 
@@ -99,23 +93,8 @@ async fn cancel(State(it): State<Answers>) -> (StatusCode, Json<Value>) {
 fn charge() -> Effect {
     let saga_id = Uuid::from_u128(1);
     let key = effect_key(saga_id, "payment", 0);
-    let command = Command {
-        v: saga_defs::message::VERSION,
-        command_id: Uuid::from_u128(2),
-        key,
-        saga_id,
-        tenant: "default".to_owned(),
-        definition: "booking@1".to_owned(),
-        step: "payment".to_owned(),
-        participant: "payment".to_owned(),
-        verb: Verb::Execute,
-        command: "payment.charge".to_owned(),
-        attempt: 1,
-        first_sent_at: Timestamp(0),
-        dedupe_until: Timestamp(i64::MAX),
-        deadline: Timestamp(i64::MAX),
-        payload: json!({"amount": money(4_500, "EUR"), "payment_method": "tok_visa"}),
-    };
+    let payload = json!({"amount": money(4_500, "EUR"), "payment_method": "tok_visa"});
+    let command = Command { saga_id, ..conformance::command("payment", key, Verb::Execute, 1, payload) };
     Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
 }
 

@@ -9,15 +9,15 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
 use db::Db;
-use fixture::{Owned, Stack};
-use participant_kit::{Effect, External, Verdict};
+use fixture::{Owned, Stack, serve};
+use participant_kit::{Effect, External, Verdict, conformance};
 use payment::{Options, Payment, Undone, query};
 use providers::{Providers, Summary};
 use runtime::{SystemClock, Tasks};
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
 use saga_defs::ids::{effect_key, provider_key};
-use saga_defs::{Command, Outcome, Timestamp, Verb};
+use saga_defs::{Command, Outcome, Verb};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -37,17 +37,6 @@ impl Drop for World {
     }
 }
 
-async fn serve(router: Router, tasks: &Tasks) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let stopping = tasks.clone();
-    tasks.spawn(async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.stopping().await });
-        server.await.unwrap();
-    });
-    url
-}
-
 /// A gateway whose slow charges take `slow_ms`, and a participant that waits `timeout_ms` for each answer.
 async fn world(slow_ms: u64, timeout_ms: u64) -> World {
     let tasks = Tasks::new();
@@ -61,23 +50,7 @@ async fn world(slow_ms: u64, timeout_ms: u64) -> World {
 fn effect_with(saga: u128, payload: Value) -> Effect {
     let saga_id = Uuid::from_u128(saga);
     let key = effect_key(saga_id, "payment", 0);
-    let command = Command {
-        v: saga_defs::message::VERSION,
-        command_id: Uuid::from_u128(1),
-        key,
-        saga_id,
-        tenant: "default".to_owned(),
-        definition: "booking@1".to_owned(),
-        step: "payment".to_owned(),
-        participant: "payment".to_owned(),
-        verb: Verb::Execute,
-        command: "payment.charge".to_owned(),
-        attempt: 1,
-        first_sent_at: Timestamp(0),
-        dedupe_until: Timestamp(i64::MAX),
-        deadline: Timestamp(i64::MAX),
-        payload,
-    };
+    let command = Command { saga_id, ..conformance::command("payment", key, Verb::Execute, 1, payload) };
     Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fixture::{Owned, Stack};
+use participant_kit::conformance;
 use participant_kit::external::{ExternalHandler, ExternalOptions};
 use participant_kit::handler::{Answered, Handler, Received, Replies, Run, Ticket};
 use payment::{Options, Payment, query};
 use providers::Providers;
 use runtime::{SystemClock, Tasks};
-use saga_defs::ids::{command_id, effect_key};
-use saga_defs::{Command, Outcome, Timestamp, Verb};
+use saga_defs::ids::effect_key;
+use saga_defs::{Command, Outcome, Verb};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -38,13 +39,7 @@ async fn served(stack: Stack) -> Served {
     let tasks = Tasks::new();
     let slow = providers::Options { slow_ms: 600, ..providers::Options::default() };
     let providers = Providers::new(slow, Arc::new(SystemClock), tasks.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gateway_url = format!("http://{}", listener.local_addr().unwrap());
-    let (router, stopping) = (providers::router(providers.clone()), tasks.clone());
-    tasks.spawn(async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.stopping().await });
-        server.await.unwrap();
-    });
+    let gateway_url = fixture::serve(providers::router(providers.clone()), &tasks).await;
 
     let owned = Owned::open::<migrations::Payment>(stack).await;
     let payment = Payment::new(&Options { gateway_url, timeout_ms: 200 }).unwrap();
@@ -62,23 +57,7 @@ fn saga_id() -> Uuid {
 
 fn command(verb: Verb, attempt: u32, payload: Value) -> Received {
     let key = effect_key(saga_id(), "payment", 0);
-    let command = Command {
-        v: saga_defs::message::VERSION,
-        command_id: command_id(key, verb, attempt),
-        key,
-        saga_id: saga_id(),
-        tenant: "default".to_owned(),
-        definition: "booking@1".to_owned(),
-        step: "payment".to_owned(),
-        participant: "payment".to_owned(),
-        verb,
-        command: "payment.charge".to_owned(),
-        attempt,
-        first_sent_at: Timestamp(0),
-        dedupe_until: Timestamp(i64::MAX),
-        deadline: Timestamp(i64::MAX),
-        payload,
-    };
+    let command = Command { saga_id: saga_id(), ..conformance::command("payment", key, verb, attempt, payload) };
     Received { command, ticket: Ticket(u64::from(attempt)) }
 }
 
