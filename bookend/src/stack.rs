@@ -146,10 +146,9 @@ async fn start_providers(
     let options = providers::Options { slow_ms, journal: Some(journal.clone()), ..providers::Options::default() };
     let providers = Providers::open(options, Arc::new(SystemClock), tasks.clone())
         .with_context(|| format!("the simulators can't remember what {} holds", journal.display()))?;
-    let listener = TcpListener::bind("127.0.0.1:0").await.context("the simulators can't listen")?;
-    let address = listener.local_addr().context("the simulators have no address")?;
-    process::serve(listener, providers::router(providers.clone()), tasks);
-    Ok((Some(providers), format!("http://{address}")))
+    let router = providers::router(providers.clone());
+    let url = runtime::http::serve_here(router, tasks).await.context("the simulators can't listen")?;
+    Ok((Some(providers), url))
 }
 
 fn router(

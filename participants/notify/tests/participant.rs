@@ -10,11 +10,11 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use fixture::serve;
 use notify::{BreakerOptions, Notify, Options};
 use participant_kit::{Effect, External, Verdict, conformance};
 use providers::{Counts, Filter, Kind, Providers};
 use runtime::breaker::State;
+use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
 use saga_defs::ids::{effect_key, provider_key};
 use saga_defs::{Command, Outcome, Verb};
@@ -53,7 +53,7 @@ impl World {
     async fn new() -> Self {
         let tasks = Tasks::new();
         let providers = Providers::new(providers::Options::default(), Arc::new(SystemClock), tasks.clone());
-        let url = serve(providers::router(providers.clone()), &tasks).await;
+        let url = serve_here(providers::router(providers.clone()), &tasks).await.unwrap();
         Self { providers, url, tasks }
     }
 
@@ -99,7 +99,7 @@ impl Script {
                 }
             }
         };
-        let url = serve(Router::new().route("/sms/messages", post(answer)), &world.tasks).await;
+        let url = serve_here(Router::new().route("/sms/messages", post(answer)), &world.tasks).await.unwrap();
         (script, url)
     }
 

@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use participant_kit::{Effect, External, Verdict, conformance};
 use payment::{Options, Payment, Undone};
 use runtime::Tasks;
+use runtime::http::serve_here;
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
 use saga_defs::ids::{effect_key, provider_key};
@@ -81,7 +82,7 @@ async fn before(answers: Answers) -> World {
         .route("/gateway/intents/pi/cancel", post(cancel))
         .route("/gateway/intents/pi/refund", post(|State(it): State<Answers>| async move { Json(it.refunded) }))
         .with_state(answers);
-    let gateway_url = fixture::serve(router, &tasks).await;
+    let gateway_url = serve_here(router, &tasks).await.unwrap();
     World { payment: Payment::new(&Options { gateway_url, timeout_ms: 5_000 }).unwrap(), tasks }
 }
 

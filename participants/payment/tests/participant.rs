@@ -9,10 +9,11 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
 use db::Db;
-use fixture::{Owned, Stack, serve};
+use fixture::{Owned, Stack};
 use participant_kit::{Effect, External, Verdict, conformance};
 use payment::{Options, Payment, Undone, query};
 use providers::{Providers, Summary};
+use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
@@ -42,7 +43,7 @@ async fn world(slow_ms: u64, timeout_ms: u64) -> World {
     let tasks = Tasks::new();
     let options = providers::Options { slow_ms, ..providers::Options::default() };
     let providers = Providers::new(options, Arc::new(SystemClock), tasks.clone());
-    let gateway_url = serve(providers::router(providers.clone()), &tasks).await;
+    let gateway_url = serve_here(providers::router(providers.clone()), &tasks).await.unwrap();
     let payment = Payment::new(&Options { gateway_url: gateway_url.clone(), timeout_ms }).unwrap();
     World { payment, providers, url: gateway_url, tasks }
 }
@@ -182,7 +183,7 @@ async fn only_an_answer_that_speaks_of_the_request_is_definite() {
         (StatusCode::OK, None),
     ] {
         let router = Router::new().route("/gateway/intents", post(move || async move { (status, "<html>") }));
-        let gateway_url = serve(router, &tasks).await;
+        let gateway_url = serve_here(router, &tasks).await.unwrap();
         let payment = Payment::new(&Options { gateway_url, timeout_ms: 5_000 }).unwrap();
         let verdict = payment.execute(&effect(1, "tok_visa")).await;
         match refused {

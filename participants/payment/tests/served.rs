@@ -11,6 +11,7 @@ use participant_kit::external::{ExternalHandler, ExternalOptions};
 use participant_kit::handler::{Answered, Handler, Received, Replies, Run, Ticket};
 use payment::{Options, Payment, query};
 use providers::Providers;
+use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
 use saga_defs::ids::effect_key;
 use saga_defs::{Command, Outcome, Verb};
@@ -39,7 +40,7 @@ async fn served(stack: Stack) -> Served {
     let tasks = Tasks::new();
     let slow = providers::Options { slow_ms: 600, ..providers::Options::default() };
     let providers = Providers::new(slow, Arc::new(SystemClock), tasks.clone());
-    let gateway_url = fixture::serve(providers::router(providers.clone()), &tasks).await;
+    let gateway_url = serve_here(providers::router(providers.clone()), &tasks).await.unwrap();
 
     let owned = Owned::open::<migrations::Payment>(stack).await;
     let payment = Payment::new(&Options { gateway_url, timeout_ms: 200 }).unwrap();

@@ -28,4 +28,4 @@ pub use operations::operations;
 pub use page::{Cursor, Page, limit};
 pub use problem::Problem;
 pub use query::Query;
-pub use serve::serve;
+pub use serve::{serve, serve_here};

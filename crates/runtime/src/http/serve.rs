@@ -4,6 +4,7 @@
 //! head, so the loop is here. Must hold: every connection is a task of [`Tasks`]; a shutdown lets requests under way
 //! finish and takes no new ones.
 
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves `router` until `tasks` stop. Requests under way are waited for by [`Tasks::shutdown`].
 pub async fn serve(listener: TcpListener, router: Router, tasks: &Tasks) {
     accept(listener, router, tasks, LIMITS).await;
+}
+
+/// Serves `router` for this machine alone, on a port that was free, until `tasks` stop; its URL.
+///
+/// # Errors
+/// When no port can be listened on.
+pub async fn serve_here(router: Router, tasks: &Tasks) -> std::io::Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let stop = tasks.clone();
+    tasks.spawn(async move { serve(listener, router, &stop).await });
+    Ok(url)
 }
 
 async fn accept(listener: TcpListener, router: Router, tasks: &Tasks, limits: Limits) {
