@@ -66,6 +66,7 @@ impl MigrationTrait for Announcing {
     #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.alter_table(announcing()).await?;
+        manager.alter_table(asked_again()).await?;
         manager.drop_index(Index::drop().name("inbox_open").table("inbox").to_owned()).await?;
         manager.create_index(due_index()).await
     }
@@ -78,6 +79,11 @@ impl MigrationTrait for Announcing {
 /// Replies that leave without a delivery, until the broker has them.
 fn announcing() -> TableAlterStatement {
     Table::alter().table("inbox").add_column(text_null("announcing")).to_owned()
+}
+
+/// Whether an attempt came while a call was open and was told to come again.
+fn asked_again() -> TableAlterStatement {
+    Table::alter().table("inbox").add_column(boolean("asked_again").default(false)).to_owned()
 }
 
 /// Open external calls and announcements, few among many rows that are done.

@@ -53,10 +53,13 @@ pub(crate) async fn told(db: &Db, lessee: Lessee, key: Uuid, safe: Vec<Uuid>) ->
             let mut left = row.announcing()?;
             left.retain(|reply| !safe.contains(&reply.command_id));
             row.announce(&left)?;
-            if !row.is_open() && left.is_empty() {
-                row.rest();
-            } else if !row.is_open() && row.owner == Some(lessee.owner) {
-                row.due(now);
+            // The lease of an open call is not about announcements.
+            if row.open() == Some(false) {
+                if left.is_empty() {
+                    row.rest();
+                } else if row.owner == Some(lessee.owner) {
+                    row.due(now);
+                }
             }
             rows::save(tx, &[row]).await
         })

@@ -5,16 +5,16 @@
 //! intent is never forgotten: until a definite verdict, and until that is announced, its row is leased to a live run or
 //! due for the sweep; an item's reply leaves when that item is done, whatever its neighbours do.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use db::Db;
 use futures_util::FutureExt as _;
-use saga_defs::{Reply, Verb};
+use runtime::Tasks;
+use saga_defs::{Outcome, Reply, Verb};
 use sea_orm::DbErr;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -24,11 +24,13 @@ use crate::announce::{self, Announced};
 use crate::handler::{Handler, Received, Run};
 use crate::intents::{self, Planned};
 use crate::leases::Lessee;
+use crate::live::{Live, Mark};
 use crate::rows::Model;
 use crate::verdict::{self, Call, Recorded};
 use crate::{Error, External, Verdict, inbox};
 
-/// How often a verdict is tried to be recorded before its call is left to the sweep.
+/// How often a verdict is tried to be recorded that the database refuses, or once shutdown began, before its call is left
+/// to the sweep.
 const RECORD_ATTEMPTS_MAX: u32 = 5;
 /// Wait between two tries to record a verdict.
 const RECORD_RETRY: Duration = Duration::from_millis(200);
@@ -81,7 +83,7 @@ impl<P: External> ExternalHandler<P> {
             participant: Arc::new(participant),
             lessee,
             permits: Semaphore::new(options.concurrency),
-            live: Mutex::default(),
+            live: Live::default(),
             options,
         }))
     }
@@ -123,8 +125,15 @@ struct Core<P> {
     options: ExternalOptions,
     lessee: Lessee,
     permits: Semaphore,
-    /// Keys of the rows that this run has under way or in line. Bounded by what the queue hands out unacknowledged.
-    live: Mutex<BTreeSet<Uuid>>,
+    live: Live,
+}
+
+/// Why a verdict was not recorded.
+enum Unrecorded {
+    /// The database will not have it.
+    Refused,
+    /// This run ends. The delivery in hand stays unacknowledged and comes again.
+    Stopping,
 }
 
 /// What is to be done about one row.
@@ -150,12 +159,8 @@ impl Work {
 
 impl<P: External> Core<P> {
     fn start(core: &Arc<Self>, run: &Run, work: Work) {
-        let live = Live::new(core, work.key);
-        run.tasks.spawn(drive(Arc::clone(core), run.clone(), work, live));
-    }
-
-    fn live(&self) -> std::sync::MutexGuard<'_, BTreeSet<Uuid>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        let mark = core.live.mark(work.key);
+        run.tasks.spawn(drive(Arc::clone(core), run.clone(), work, mark));
     }
 
     async fn call(&self, call: &Call) -> Verdict {
@@ -169,20 +174,33 @@ impl<P: External> Core<P> {
         })
     }
 
-    /// Records a verdict, or leaves the call to the sweep.
-    async fn record(&self, call: &Call, verdict: &Verdict, in_hand: Option<Uuid>) -> Option<Recorded> {
-        for attempt in 1..=RECORD_ATTEMPTS_MAX {
-            match verdict::record(&self.db, &self.participant, self.lessee, call, verdict, in_hand).await {
-                Ok(recorded) => return Some(recorded),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, attempt, key = %call.effect.command.key, "a verdict could not be recorded");
-                }
+    /// Records a verdict, or leaves the call to the sweep. A database that is out of reach is waited for: a verdict may be
+    /// recorded already, and then whoever asked is to hear of it.
+    async fn record(
+        &self,
+        tasks: &Tasks,
+        call: &Call,
+        verdict: &Verdict,
+        in_hand: Option<Uuid>,
+    ) -> Result<Recorded, Unrecorded> {
+        let (mut refused, mut stopping) = (0, 0);
+        loop {
+            let error = match verdict::record(&self.db, &self.participant, self.lessee, call, verdict, in_hand).await {
+                Ok(recorded) => return Ok(recorded),
+                Err(error) => error,
+            };
+            refused += u32::from(!error.is_transient());
+            stopping += u32::from(tasks.is_stopping());
+            report(&error, call.effect.command.key);
+            if refused >= RECORD_ATTEMPTS_MAX {
+                return Err(Unrecorded::Refused);
+            }
+            if stopping >= RECORD_ATTEMPTS_MAX {
+                return Err(Unrecorded::Stopping);
             }
             // Not cut short by shutdown: a verdict in hand is worth the wait.
             tokio::time::sleep(RECORD_RETRY).await;
         }
-        None
     }
 
     /// Leaves a call that was not begun to whoever sweeps first.
@@ -205,18 +223,19 @@ impl<P: External> Core<P> {
     /// Renews the leases of what is under way, and continues what nobody has under way.
     async fn sweep(core: &Arc<Self>, run: &Run, renewed: &mut Instant) -> Result<(), Error> {
         if renewed.elapsed() >= core.options.lease / 3 {
-            let live: Vec<Uuid> = core.live().iter().copied().collect();
+            let live = core.live.keys();
             if !live.is_empty() {
                 core.lessee.renew(&core.db, &live).await?;
             }
             *renewed = Instant::now();
         }
-        let free = core.permits.available_permits();
+        let (free, live) = (core.permits.available_permits(), core.live.keys());
         if free == 0 {
             return Ok(());
         }
-        let mut due = core.lessee.due(&core.db, free).await?;
-        due.retain(|key| !core.live().contains(key));
+        let mut due = core.lessee.due(&core.db, free + live.len()).await?;
+        due.retain(|key| !live.contains(key));
+        due.truncate(free);
         if due.is_empty() {
             return Ok(());
         }
@@ -246,27 +265,8 @@ async fn sweep<P: External>(core: Arc<Core<P>>, run: Run) {
     }
 }
 
-/// Marks a key as under way in this run for as long as it lives.
-struct Live<P> {
-    core: Arc<Core<P>>,
-    key: Uuid,
-}
-
-impl<P: External> Live<P> {
-    fn new(core: &Arc<Core<P>>, key: Uuid) -> Self {
-        core.live().insert(key);
-        Self { core: Arc::clone(core), key }
-    }
-}
-
-impl<P> Drop for Live<P> {
-    fn drop(&mut self) {
-        self.core.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
-}
-
 /// Makes a call and what follows from it, and announces what is owed.
-async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, _live: Live<P>) {
+async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, mark: Mark) {
     let (Work { key, mut next, mut waiting, announcing }, Run { replies, tasks }) = (work, run);
     // Held to the end, so that no more is announced at a time than is called.
     let permit = tokio::select! {
@@ -278,6 +278,7 @@ async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, _live: Liv
         core.release(key).await;
         return;
     }
+    let mut mark = Some(mark);
     let mut announced = Announced::default();
     announced.send(&replies, announcing).await;
     while let Some(call) = next.take() {
@@ -287,12 +288,19 @@ async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, _live: Liv
         }
         let verdict = core.call(&call).await;
         let in_hand = waiting.as_ref().map(|received| received.command.command_id);
-        let Some(recorded) = core.record(&call, &verdict, in_hand).await else {
-            if let Some(received) = waiting.take() {
-                replies.give_up(received.ticket).await;
+        let recorded = match core.record(&tasks, &call, &verdict, in_hand).await {
+            Ok(recorded) => recorded,
+            Err(unrecorded) => {
+                if let (Unrecorded::Refused, Some(received)) = (unrecorded, waiting.take()) {
+                    replies.give_up(received.ticket).await;
+                }
+                break;
             }
-            break;
         };
+        if matches!(recorded.outcome, Outcome::Retry { .. }) {
+            // The call is postponed, and due again whatever is still to be confirmed here.
+            mark = None;
+        }
         if let Some(received) = waiting.take() {
             replies.send(received.command.reply(recorded.outcome), received.ticket).await;
         }
@@ -304,4 +312,10 @@ async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, _live: Liv
     if !announced.is_empty() {
         core.told(key, announced).await;
     }
+    drop(mark);
+}
+
+fn report(error: &Error, key: Uuid) {
+    let error = error as &dyn std::error::Error;
+    tracing::error!(error, %key, "a verdict could not be recorded");
 }

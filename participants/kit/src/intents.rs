@@ -103,7 +103,13 @@ impl Planner {
             }
             Decision::Answer(answer) => {
                 let stored = row.outcome(command.verb)?;
-                return Ok(Planned::Answer(inbox::outcome(answer, stored.as_ref()), inbox::label(decision)));
+                let planned = Planned::Answer(inbox::outcome(answer, stored.as_ref()), inbox::label(decision));
+                // It may be the very delivery in hand, given to somebody else: then its answer is nobody's to repeat.
+                if answer == Answer::Retry && !row.asked_again {
+                    row.asked_again = true;
+                    changed.push(row);
+                }
+                return Ok(planned);
             }
         };
         changed.push(row);

@@ -15,6 +15,8 @@ pub mod transactional;
 
 mod leases;
 
+mod live;
+
 mod verdict;
 
 mod intents;

@@ -43,6 +43,7 @@ pub(crate) struct Model {
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
     pub(crate) announcing: Option<String>,
+    pub(crate) asked_again: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -82,6 +83,7 @@ impl Model {
             created_at: now.0,
             updated_at: now.0,
             announcing: None,
+            asked_again: false,
         }
     }
 
@@ -90,14 +92,17 @@ impl Model {
         State::parse(&self.state).ok_or_else(|| DbErr::Custom(format!("unknown inbox state {:?}", self.state)))
     }
 
-    /// Whether an external call is open. A state this build does not know is not its to continue.
+    /// Whether an external call is open; none in a state that this build does not know, which is not its to continue.
+    pub(crate) fn open(&self) -> Option<bool> {
+        Some(match State::parse(&self.state)? {
+            State::Intent | State::Undoing => true,
+            State::Executed | State::Refused | State::Tombstoned | State::Undone | State::UndoRefused => false,
+        })
+    }
+
+    /// Whether an external call is open that this build can continue.
     pub(crate) fn is_open(&self) -> bool {
-        match State::parse(&self.state) {
-            Some(State::Intent | State::Undoing) => true,
-            Some(State::Executed | State::Refused | State::Tombstoned | State::Undone | State::UndoRefused) | None => {
-                false
-            }
-        }
+        self.open() == Some(true)
     }
 
     /// Whether a command fits this row.
@@ -124,6 +129,7 @@ impl Model {
     pub(crate) fn close(&mut self, state: State, now: Timestamp) {
         self.state = state.as_str().to_owned();
         self.updated_at = now.0;
+        self.asked_again = false;
         self.rest();
     }
 

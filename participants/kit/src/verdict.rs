@@ -70,7 +70,8 @@ impl Call {
     }
 }
 
-/// Records what `call` taught; `in_hand` is the command that is answered with it.
+/// Records what `call` taught; `in_hand` is the command that is answered with it. Its delivery comes again until the
+/// answer is safe, so nothing is owed for it, unless it came again already.
 pub(crate) async fn record<P: External>(
     db: &Db,
     participant: &std::sync::Arc<P>,
@@ -150,6 +151,7 @@ struct Definite {
 impl Definite {
     async fn write(self, tx: &DatabaseTransaction, mut row: Model) -> Result<Recorded, DbErr> {
         let mut replies = Vec::new();
+        let comes_again = if row.asked_again { None } else { self.in_hand };
         let text = Some(rows::write(&self.outcome)?);
         match self.verb {
             Verb::Execute => {
@@ -166,7 +168,7 @@ impl Definite {
                 row.close(if undone { State::Undone } else { State::UndoRefused }, self.now);
             }
         }
-        replies.retain(|reply| Some(reply.command_id) != self.in_hand);
+        replies.retain(|reply| Some(reply.command_id) != comes_again);
         let mut owed = row.announcing()?;
         owed.extend_from_slice(&replies);
         row.announce(&owed)?;

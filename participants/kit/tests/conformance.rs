@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fixture::{LIMIT, Stack};
+use fixture::Stack;
 use participant_kit::conformance::{self, Harness};
 use participant_kit::{ExternalHandler, ExternalOptions, Handler, InMemory, TransactionalHandler};
 use saga_defs::{Command, Outcome, Verb};
@@ -83,7 +83,7 @@ async fn external_participants_keep_the_contract(stack: Stack) {
         let handler = Arc::new(ExternalHandler::new(owned.db.clone(), provider, options));
         let subject = Subject::new(handler, undoable, &counts).await;
         conformance::all(&subject).await;
-        assert_eq!(subject.desk.run.tasks.shutdown(LIMIT).await, 0);
+        assert_eq!(subject.desk.shutdown().await, 0);
     }
 }
 

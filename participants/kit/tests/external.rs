@@ -133,6 +133,8 @@ fixture::on_every_stack! {
     what_a_run_announced_in_vain_is_announced_again,
     what_a_dead_run_did_not_announce_is_announced_by_the_next,
     an_announcement_that_is_owed_survives_the_undo,
+    an_answer_whose_delivery_came_again_is_owed,
+    a_verdict_waits_for_its_database_and_is_answered,
     shutdown_finishes_the_call_in_hand,
 }
 
@@ -275,7 +277,7 @@ async fn a_late_verdict_that_says_nothing_leaves_the_lease_alone(stack: Stack) {
     begins(&mut begun).await;
     let lease = world.lease().await;
     late.add_permits(1);
-    assert_eq!(zombie.run.tasks.shutdown(LIMIT).await, 0);
+    assert_eq!(zombie.shutdown().await, 0);
     assert_eq!(world.counted(), [1, 0, 0], "the zombie has its verdict");
     assert_eq!(world.lease().await, lease);
 }
@@ -353,6 +355,39 @@ async fn an_announcement_that_is_owed_survives_the_undo(stack: Stack) {
     world.owes_nothing().await;
 }
 
+async fn an_answer_whose_delivery_came_again_is_owed(stack: Stack) {
+    let world = World::new(stack, true).await;
+    let (dead, mut begun) = world.run(false).await;
+    dead.turn_deaf().await;
+    let execute = world.execute(1, json!({"n": 5}));
+    dead.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    // Its connection was lost, so the broker gave it to somebody else; it is acknowledged there.
+    let again = dead.send(std::slice::from_ref(&execute)).await;
+    assert!(matches!(again[0], Outcome::Retry { .. }), "{again:?}");
+    world.gate.add_permits(1);
+    dead.definite(execute.command_id).await;
+    assert!(world.owes().await, "the ticket in hand is worth nothing");
+
+    let (desk, _begun) = world.run(true).await;
+    assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    world.owes_nothing().await;
+    assert_eq!(world.counted(), [1, 1, 0]);
+}
+
+async fn a_verdict_waits_for_its_database_and_is_answered(stack: Stack) {
+    let world = World::new(stack, true).await;
+    let (desk, mut begun) = world.run(false).await;
+    world.counts.fail_records(8);
+    let execute = world.execute(1, json!({"n": 5}));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    world.gate.add_permits(1);
+    assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
+    assert_eq!((world.counts.records_to_fail(), world.counted()), (0, [1, 1, 0]));
+    assert!(!world.owes().await, "it was answered to the delivery in hand");
+}
+
 async fn shutdown_finishes_the_call_in_hand(stack: Stack) {
     let world = World::new(stack, true).await;
     let (desk, mut begun) = world.run(false).await;
@@ -362,5 +397,5 @@ async fn shutdown_finishes_the_call_in_hand(stack: Stack) {
     desk.run.tasks.stop();
     world.gate.add_permits(1);
     assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
-    assert_eq!(desk.run.tasks.shutdown(LIMIT).await, 0);
+    assert_eq!(desk.shutdown().await, 0);
 }

@@ -125,7 +125,7 @@ async fn of_two_sweeps_that_see_one_open_call_one_makes_it() {
     };
     assert_eq!(outcome, made());
     for run in [&one, &other] {
-        assert_eq!(run.desk.run.tasks.shutdown(LIMIT).await, 0);
+        assert_eq!(run.desk.shutdown().await, 0);
     }
     assert_eq!(world.counted(), [1, 1, 0]);
     assert!(one.begun.try_recv().is_err() && other.begun.try_recv().is_err(), "called again");
@@ -158,7 +158,7 @@ async fn a_sweep_that_is_overtaken_leaves_the_call_to_who_has_it() {
         run.gate.add_permits(10);
     }
     assert_eq!(one.desk.definite(world.execute().command_id).await, made());
-    assert_eq!(other.desk.run.tasks.shutdown(LIMIT).await, 0);
+    assert_eq!(other.desk.shutdown().await, 0);
     assert_eq!(world.counted(), [1, 1, 0]);
     assert!(other.begun.try_recv().is_err(), "called again");
 }
@@ -244,7 +244,7 @@ async fn one_execute_at_two_instances_is_one_call() {
     };
     assert_eq!(outcome, made());
     for run in [&first, &second] {
-        assert_eq!(run.desk.run.tasks.shutdown(LIMIT).await, 0);
+        assert_eq!(run.desk.shutdown().await, 0);
     }
     assert_eq!(world.counted(), [1, 1, 0]);
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use participant_kit::handler::{Answered, Received, Replies, Run, Ticket};
 use participant_kit::{Effect, External, Handler, Transactional, Verdict};
 use runtime::Tasks;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::{ConnAcquireErr, DatabaseTransaction, DbErr};
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
@@ -23,16 +24,29 @@ pub(crate) async fn database(stack: Stack) -> Owned {
 
 /// How often each effect was called for, made and undone.
 #[derive(Default)]
-pub(crate) struct Counts(Mutex<BTreeMap<(Uuid, &'static str), u64>>);
+pub(crate) struct Counts {
+    counts: Mutex<BTreeMap<(Uuid, &'static str), u64>>,
+    /// How many more verdicts find the database out of reach.
+    unrecorded: AtomicU64,
+}
 
 impl Counts {
     pub(crate) fn get(&self, key: Uuid, what: &'static str) -> u64 {
-        self.0.lock().unwrap().get(&(key, what)).copied().unwrap_or(0)
+        self.counts.lock().unwrap().get(&(key, what)).copied().unwrap_or(0)
+    }
+
+    /// The next `times` verdicts find the database out of reach.
+    pub(crate) fn fail_records(&self, times: u64) {
+        self.unrecorded.store(times, Ordering::SeqCst);
+    }
+
+    pub(crate) fn records_to_fail(&self) -> u64 {
+        self.unrecorded.load(Ordering::SeqCst)
     }
 
     /// Counts one more; how many there were before.
     fn add(&self, key: Uuid, what: &'static str) -> u64 {
-        let mut counts = self.0.lock().unwrap();
+        let mut counts = self.counts.lock().unwrap();
         let count = counts.entry((key, what)).or_default();
         *count += 1;
         *count - 1
@@ -142,6 +156,10 @@ impl External for Provider {
         verb: Verb,
         _outcome: &Outcome,
     ) -> Result<(), DbErr> {
+        let fail = |left: u64| left.checked_sub(1);
+        if self.counts.unrecorded.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail).is_ok() {
+            return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+        }
         self.recorded.lock().unwrap().push((effect.command.key, verb));
         Ok(())
     }
@@ -186,6 +204,21 @@ impl Desk {
         handler.start(&run).await.unwrap();
         let state = DeskState { answered, last: 0, spare: Vec::new(), deaf: false, unheard: Vec::new() };
         Self { handler, run, state: AsyncMutex::new(state) }
+    }
+
+    /// Ends the run, and listens to the last. Returns how many tasks were still running.
+    pub(crate) async fn shutdown(&self) -> usize {
+        let mut state = self.state.lock().await;
+        let listen = async {
+            loop {
+                state.next().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            left = self.run.tasks.shutdown(LIMIT) => left,
+            () = listen => unreachable!("it listens for ever"),
+        }
     }
 
     /// From now on nobody hears whether an announcement is safe.
