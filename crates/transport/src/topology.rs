@@ -6,9 +6,11 @@
 
 use crate::Queue;
 
-/// The queues for these participants, the replies and the dead letters, each once, in a fixed order.
+/// The queues for these participants, the replies and the dead letters, each once, in a fixed order. A participant with
+/// the name of another queue has none.
 pub fn queues<N: Into<String>>(participants: impl IntoIterator<Item = N>) -> Vec<Queue> {
-    let mut queues: Vec<Queue> = participants.into_iter().map(|name| Queue::Participant(name.into())).collect();
+    let named = |name: N| Queue::named(&Queue::Participant(name.into()).name());
+    let mut queues: Vec<Queue> = participants.into_iter().filter_map(named).collect();
     queues.extend([Queue::Replies, Queue::DeadLetters]);
     queues.sort();
     queues.dedup();
@@ -31,7 +33,7 @@ mod tests {
     #[test]
     fn the_list_is_the_same_in_whatever_order_participants_are_named() {
         let expected = ["bookend.booking", "bookend.payment", "bookend.replies", "bookend.dead"];
-        for names in [vec!["payment", "booking"], vec!["booking", "payment", "booking"]] {
+        for names in [vec!["payment", "booking"], vec!["booking", "payment", "booking", "dead", "replies"]] {
             assert_eq!(queues(names).iter().map(Queue::name).collect::<Vec<_>>(), expected);
         }
     }

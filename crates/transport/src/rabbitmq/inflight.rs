@@ -1,8 +1,8 @@
 //! What a publisher handed over and does not know the fate of.
 //!
 //! Not for talking to anybody. Must hold: a hand-over is settled exactly once, whatever arrives twice or late; a
-//! returned message is found by its id, because the client library attaches it to any confirm; what is handed over
-//! and not collected is bounded.
+//! returned message is found by its id, because the client library attaches it to any confirm; an acknowledgement is
+//! believed only when no return can be on its way for it; what is handed over and not collected is bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,8 +28,10 @@ pub(super) struct InFlight {
     waiting: VecDeque<(Number, Message)>,
     /// Handed over and not settled, written or not.
     open: BTreeMap<Number, Open>,
-    /// Returned and not settled: how often for each id.
+    /// Returned and not acknowledged: how often for each id.
     returned: BTreeMap<Uuid, usize>,
+    /// Acknowledged and not believed yet.
+    held: Vec<Number>,
     /// Settled and not collected.
     settled: Vec<Settled>,
 }
@@ -42,6 +44,7 @@ impl InFlight {
             waiting: VecDeque::new(),
             open: BTreeMap::new(),
             returned: BTreeMap::new(),
+            held: Vec::new(),
             settled: Vec::new(),
         }
     }
@@ -88,8 +91,28 @@ impl InFlight {
         known
     }
 
-    /// Whether this hand-over, which the broker acknowledged, was one it had returned; tells so once per return.
-    pub(super) fn came_back(&mut self, number: Number) -> bool {
+    /// The broker acknowledged these hand-overs; which it had returned, and which are safe. The others are held.
+    ///
+    /// One acknowledgement of the broker's for many is resolved by the client library in any order, and each return is
+    /// attached to whichever comes first. As long as a return has not met its own confirm, others may be under way for
+    /// what was acknowledged; when all have, each of the confirms that carried one was returned itself.
+    pub(super) fn acknowledged(&mut self, numbers: Vec<Number>) -> (Vec<Number>, Vec<Number>) {
+        self.held.extend(numbers);
+        let held = std::mem::take(&mut self.held);
+        let (back, mut safe): (Vec<Number>, Vec<Number>) = held.into_iter().partition(|number| self.came_back(*number));
+        if !self.returned.is_empty() {
+            self.held = std::mem::take(&mut safe);
+        }
+        (back, safe)
+    }
+
+    /// The broker refused this hand-over; whether it had returned it, too, makes no difference.
+    pub(super) fn refused(&mut self, number: Number) {
+        self.came_back(number);
+    }
+
+    /// Whether this hand-over was one that was returned; tells so once per return.
+    fn came_back(&mut self, number: Number) -> bool {
         let Some(open) = self.open.get(&number) else { return false };
         let Some(count) = self.returned.get_mut(&open.id) else { return false };
         *count -= 1;
@@ -109,6 +132,7 @@ impl InFlight {
     pub(super) fn lose_all(&mut self) {
         self.waiting.clear();
         self.returned.clear();
+        self.held.clear();
         let open = std::mem::take(&mut self.open);
         self.settled.extend(open.into_values().map(|open| Settled { id: open.id, confirmed: false }));
     }
@@ -140,9 +164,28 @@ mod tests {
         let (one, two) = (message("1"), message("2"));
         let mut flight = flying(8, &[&one, &two]);
         assert!(flight.returned(two.id), "it came with the confirm of the other");
-        assert!(!flight.came_back(1));
-        assert!(flight.came_back(2));
-        assert!(!flight.came_back(2), "one return, one refusal");
+        assert_eq!(flight.acknowledged(vec![1]), (vec![], vec![]), "the other's is still to come");
+        assert_eq!(flight.acknowledged(vec![2]), (vec![2], vec![1]));
+    }
+
+    #[test]
+    fn a_confirm_that_carried_another_return_is_not_believed() {
+        let [one, two, three] = ["1", "2", "3"].map(message);
+        let mut flight = flying(8, &[&one, &two, &three]);
+        assert!(flight.returned(one.id));
+        assert_eq!(flight.acknowledged(vec![3]), (vec![], vec![]), "its own return may come with a later one");
+        assert!(flight.returned(three.id));
+        assert_eq!(flight.acknowledged(vec![1]), (vec![3, 1], vec![]));
+        assert_eq!(flight.acknowledged(vec![2]), (vec![], vec![2]), "nothing is owed any more");
+    }
+
+    #[test]
+    fn what_was_returned_and_refused_holds_up_nobody() {
+        let (one, two) = (message("1"), message("2"));
+        let mut flight = flying(8, &[&one, &two]);
+        assert!(flight.returned(one.id));
+        flight.refused(1);
+        assert_eq!(flight.acknowledged(vec![2]), (vec![], vec![2]));
     }
 
     #[test]
@@ -150,8 +193,7 @@ mod tests {
         let twice = message("x");
         let mut flight = flying(8, &[&twice, &twice]);
         assert!(flight.returned(twice.id));
-        let refused = [1, 2].map(|number| flight.came_back(number));
-        assert_eq!(refused, [true, false]);
+        assert_eq!(flight.acknowledged(vec![1, 2]), (vec![1], vec![2]));
         flight.settle(1, false);
         flight.settle(2, true);
         assert_eq!(fates(&mut flight), [(twice.id, false), (twice.id, true)]);

@@ -35,6 +35,11 @@ fn key(queue: &Queue) -> String {
     name.strip_prefix("bookend.").unwrap_or(&name).to_owned()
 }
 
+/// Whether the queue behind this routing key is declared here.
+pub(super) fn declares(options: &Options, routing_key: &str) -> bool {
+    options.queues.iter().chain([&Queue::DeadLetters]).any(|queue| key(queue) == routing_key)
+}
+
 /// Declares everything.
 pub(super) async fn declare(connection: &Connection, options: &Options) -> Result<(), Error> {
     let channel = connection.create_channel().await.map_err(Error::Broker)?;

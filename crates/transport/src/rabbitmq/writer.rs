@@ -2,7 +2,8 @@
 //!
 //! Must hold: a message is confirmed only when the broker acknowledged it and did not return it; whatever ends the
 //! channel settles everything on it as not confirmed; a message that the broker would not take is told of only after a
-//! pause, in which its queue and binding are declared again, so that sending it again at once makes no circle.
+//! pause, in which its queue and binding are declared again if they are ours to declare, so that sending it again at once
+//! makes no circle.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -31,6 +32,8 @@ pub(super) struct Writer {
     mail: Arc<Mail>,
     /// What the broker would not take, and when that is told; in order.
     refused: VecDeque<(Instant, Number)>,
+    /// Whether what was refused may be for lack of something that is declared here.
+    mend: bool,
 }
 
 /// How a channel's life ended.
@@ -46,7 +49,7 @@ enum End {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, mail: Arc<Mail>) -> Self {
-        Self { shared, mail, refused: VecDeque::new() }
+        Self { shared, mail, refused: VecDeque::new(), mend: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -119,7 +122,9 @@ impl Writer {
                 () = shared.reached(Phase::Closed) => return End::Done,
                 () = shared.publishing.lost(connection) => return End::Lost,
                 () = until(told) => {
-                    self.mend(connection).await;
+                    if std::mem::take(&mut self.mend) {
+                        self.mend(connection).await;
+                    }
                     self.tell_refused();
                 }
                 () = until(overdue) => {
@@ -150,6 +155,7 @@ impl Writer {
                     returned
                 }
                 Ok(Confirmation::Nack(returned)) => {
+                    self.mend = true;
                     refused.push(number);
                     returned
                 }
@@ -167,13 +173,15 @@ impl Writer {
             };
             if let Some(returned) = returned {
                 metrics::counter!("bookend_broker_returned_total").increment(1);
+                self.mend |= topology::declares(&self.shared.options, returned.routing_key.as_str());
                 let id = returned.properties.message_id().as_ref().and_then(|id| Uuid::parse_str(id.as_str()).ok());
                 if !id.is_some_and(|id| book.flight.returned(id)) {
                     tracing::error!(queue = %returned.routing_key, "an unknown message was returned");
                 }
             }
         }
-        let (back, safe): (Vec<Number>, Vec<Number>) = acked.into_iter().partition(|n| book.flight.came_back(*n));
+        refused.iter().for_each(|number| book.flight.refused(*number));
+        let (back, safe) = book.flight.acknowledged(acked);
         safe.iter().for_each(|number| book.flight.settle(*number, true));
         let at = Instant::now() + self.shared.options.refused_pause;
         self.refused.extend(refused.into_iter().chain(back).map(|number| (at, number)));
@@ -249,10 +257,9 @@ fn publish(channel: Channel, number: Number, message: Message, shared: &Shared) 
 
 /// Everything that has landed by now.
 ///
-/// The library attaches a returned message to whichever confirm it resolves next, which may be another's, and always
-/// is one that it resolves no later than the message's own. So before an acknowledgement may be believed, everything
-/// that was resolved when it was seen must have been looked at: a set of futures hands out what is ready until it
-/// says that nothing is, and says so early only when it has polled all that was ready once.
+/// The library attaches a returned message to whichever confirm it resolves next. Of what it has resolved, nothing may be
+/// overlooked that came before what is looked at: a set of futures hands out what is ready until it says that nothing
+/// is, and says so early only when it has polled all that was ready once.
 async fn all_landed<T>(flights: &mut FuturesUnordered<Pin<Box<dyn Future<Output = T> + Send>>>, first: T) -> Vec<T> {
     let mut landed = vec![first];
     let mut quiet = 0;
