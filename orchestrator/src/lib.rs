@@ -17,6 +17,8 @@ mod work;
 
 mod shared;
 
+mod backlog;
+
 mod worker;
 
 mod fold;

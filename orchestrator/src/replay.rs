@@ -97,7 +97,7 @@ pub(crate) async fn settle(shared: &Shared, request: LetterRequest) -> Result<Le
             let now = shared.store.load(&[]).await?.now;
             match plan(&letter, now) {
                 Err(refusal) => return Ok(LetterAnswer::Refused(refusal)),
-                Ok(Plan::Commands { participant, .. }) if !is_commanded(shared, &participant).await => {
+                Ok(Plan::Commands { participant, .. }) if !is_commanded(shared, &participant).await? => {
                     let why = format!("no definition has a participant {participant:?}");
                     return Ok(LetterAnswer::Refused(LetterRefusal::StillUnreadable(why)));
                 }
@@ -131,15 +131,15 @@ fn settled_before(letter: KeptLetter, action: LetterAction) -> LetterAnswer {
 }
 
 /// Whether any definition commands this participant. A message for another would wait in the outbox for ever.
-async fn is_commanded(shared: &Shared, participant: &str) -> bool {
+async fn is_commanded(shared: &Shared, participant: &str) -> Result<bool, Error> {
     let named = || {
         let known = shared.definitions.known();
         known.iter().any(|loaded| loaded.definition.steps.iter().any(|step| step.participant == participant))
     };
     if !named() {
-        shared.definitions.look_again(&*shared.store).await;
+        shared.definitions.catch_up(&*shared.store).await?;
     }
-    named()
+    Ok(named())
 }
 
 fn plan(letter: &KeptLetter, now: Timestamp) -> Result<Plan, LetterRefusal> {

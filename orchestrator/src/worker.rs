@@ -10,8 +10,10 @@ use std::time::Duration;
 use runtime::Pause;
 use saga_store::{Batch, Committed, Error as StoreError, Outcome};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::backlog::{Backlog, Next};
 use crate::fold::{self, Group, Split, StartGroup};
 use crate::settle;
 use crate::shared::Shared;
@@ -23,28 +25,17 @@ const TRIES_MAX: u32 = 3;
 const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1));
 
 pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
-    let batch_max = shared.options.batch_max;
-    let mut again: Vec<Work> = Vec::new();
-    let (mut pause, mut size) = (PAUSE, batch_max);
-    loop {
-        let mut batch: Vec<Work> = again.drain(..size.min(again.len())).collect();
-        if batch.is_empty() && !fill(&shared, &mut queue, &mut batch).await {
-            return;
-        }
-        while again.is_empty() && batch.len() < size {
-            let Ok(work) = queue.try_recv() else { break };
-            batch.push(work);
-        }
+    let mut backlog = Backlog::new(shared.options.batch_max);
+    let mut pause = PAUSE;
+    while let Some(next) = take(&shared, &mut queue, &mut backlog).await {
+        let (batch, wait) = next.into_parts();
         match turn(&shared, batch).await {
             Turn::Done(losers) => {
-                again.extend(losers);
+                backlog.done(losers);
                 pause.reset();
-                size = batch_max;
             }
             Turn::Failed(batch) => {
-                // It may be one of these that brings the store down each time: smaller parts, and others before them.
-                again.extend(batch);
-                size = (size / 2).max(1);
+                backlog.failed(batch, wait, Instant::now());
                 // While stopping, nothing is waited for: what is not committed was not acknowledged either.
                 if !pause.wait(&shared.tasks).await {
                     return;
@@ -54,27 +45,35 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
     }
 }
 
-/// Waits for the first input; false when there will be none.
-async fn fill(shared: &Shared, queue: &mut mpsc::Receiver<Work>, batch: &mut Vec<Work>) -> bool {
-    tokio::select! {
-        biased;
-        work = queue.recv() => match work {
-            Some(work) => {
-                batch.push(work);
-                true
-            }
-            None => false,
-        },
-        () = shared.tasks.stopping() => {
-            queue.close();
-            match queue.recv().await {
-                Some(work) => {
-                    batch.push(work);
-                    true
+/// Waits for something to try, and takes along what is there; none when there will be nothing.
+async fn take(shared: &Shared, queue: &mut mpsc::Receiver<Work>, backlog: &mut Backlog<Work>) -> Option<Next<Work>> {
+    loop {
+        let mut next = backlog.next(Instant::now());
+        if next.inputs.is_empty() {
+            tokio::select! {
+                biased;
+                work = queue.recv() => next.inputs.push(work?),
+                () = until(backlog.due()) => continue,
+                () = shared.tasks.stopping() => {
+                    queue.close();
+                    next.inputs.push(queue.recv().await?);
                 }
-                None => false,
             }
+            next.room -= 1;
         }
+        while next.room > 0 {
+            let Ok(work) = queue.try_recv() else { break };
+            next.inputs.push(work);
+            next.room -= 1;
+        }
+        return Some(next);
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

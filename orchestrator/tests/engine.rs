@@ -355,6 +355,8 @@ async fn a_saga_that_brings_the_store_down_does_not_hold_up_the_others() {
     desk.store.fail_with(Some(unlucky));
     desk.puppet("booking").reply(&reserve, Outcome::succeeded(reserved()));
     for name in ["two", "three"] {
+        // Long enough for it to have failed alone.
+        tokio::time::sleep(Duration::from_secs(10)).await;
         let StartAnswer::Started(other) = desk.engine.begin(request(name)).await.expect("an answer") else {
             panic!("not started")
         };

@@ -11,6 +11,8 @@ use crate::template::{self, Root, Text};
 pub const STEPS_MAX: usize = 32;
 /// Longest name of a definition, step, participant or command.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Names that no participant may have: its queue would be the engine's.
+const QUEUES_TAKEN: [&str; 2] = ["dead", "replies"];
 /// Most attempts of one budget.
 pub const ATTEMPTS_MAX: u32 = 1_000;
 /// Longest time-out or delay of one attempt: one day.
@@ -95,6 +97,8 @@ impl Rules {
         let at = |member: &str| format!("/steps/{index}/{member}");
         self.name(&at("name"), &step.name);
         self.name(&at("participant"), &step.participant);
+        let free = !QUEUES_TAKEN.contains(&step.participant.as_str());
+        self.require(free, &at("participant"), "is the name of a queue that is not a participant's; choose another");
         self.command(&at("execute"), &step.execute);
         let unique = definition.position(&step.name) == Some(index);
         self.require(unique, &at("name"), "is used by an earlier step; step names are unique");
@@ -183,6 +187,9 @@ mod tests {
         assert_eq!(broken_by(|d| d.version = 0), ["/version"]);
         assert_eq!(broken_by(|d| d.steps.clear()), ["/steps"]);
         assert_eq!(broken_by(|d| d.steps[0].compensate = None), ["/steps/0/compensate"]);
+        for taken in QUEUES_TAKEN {
+            assert_eq!(broken_by(|d| d.steps[0].participant = taken.to_owned()), ["/steps/0/participant"]);
+        }
         assert_eq!(broken_by(|d| d.steps[3].compensate = Some("notify.unsend".into())), ["/steps/3/compensate"]);
         assert_eq!(
             broken_by(|d| d.steps[0].payload = serde_json::json!("${steps.payment.output}")),

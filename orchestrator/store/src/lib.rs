@@ -85,7 +85,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Makes every row due now. Only for a process that is alone with its store: others would send the same rows.
     async fn release_outbox(&self) -> Result<(), Error>;
 
-    /// Pushes `due_at` of rows that are on their way.
+    /// Pushes `due_at` of rows that are on their way; never back.
     async fn extend_outbox(&self, ids: &[Uuid], push_ms: u64) -> Result<(), Error>;
 
     /// Deletes rows whose messages are safe at the other side.

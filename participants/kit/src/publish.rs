@@ -5,6 +5,7 @@
 //! bounded, and fates are listened to whatever else is waited for; no queue that is full holds up the other.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ impl Outgoing {
     pub(crate) async fn run(mut self, mut answered: mpsc::Receiver<Answered>, tasks: Tasks) {
         let mut open = true;
         let mut buffer = Vec::new();
+        // One patience for all that is left, however often it is looked at.
+        let mut patience = pin!(patience(tasks, self.options.drain));
         while open || !self.group_of.is_empty() {
             let room = self.group_of.len() < self.options.replies_max;
             let wanted = [Queue::Replies, Queue::DeadLetters].map(|queue| self.waits_for(&queue));
@@ -85,7 +88,7 @@ impl Outgoing {
                     }
                 }
                 () = wait_for_room(&*publisher, wanted), if !self.waiting.is_empty() => self.publish(),
-                () = patience(&tasks, self.options.drain), if !open => {
+                () = &mut patience, if !open => {
                     tracing::warn!(replies = self.group_of.len(), "stopped before all replies were confirmed");
                     return;
                 }
@@ -200,7 +203,7 @@ async fn wait_for_room(publisher: &dyn Publisher, [replies, letters]: [bool; 2])
     tokio::time::sleep(ROOM_PAUSE).await;
 }
 
-async fn patience(tasks: &Tasks, drain: Duration) {
+async fn patience(tasks: Tasks, drain: Duration) {
     tasks.stopping().await;
     tokio::time::sleep(drain).await;
 }

@@ -71,6 +71,9 @@ pub(super) async fn extended_rows_wait_and_confirmed_rows_are_gone(world: &World
     assert_eq!(ids(&world.claim(10, 60_000).await), [born[2]]);
     world.clock.pass(3_500);
     assert_eq!(ids(&world.claim(10, 60_000).await), [born[1]]);
+    world.store.extend_outbox(&born[1..], 100).await.expect("the store extends");
+    world.clock.pass(1_000);
+    assert!(world.claim(10, 60_000).await.is_empty(), "nothing is pulled nearer");
     world.store.confirm_outbox(&born).await.expect("the store confirms");
     assert_eq!(world.store.outbox_load().await.expect("the store answers"), OutboxLoad::default());
 }

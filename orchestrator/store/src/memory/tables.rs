@@ -191,7 +191,7 @@ impl Tables {
     pub(super) fn extend_outbox(&mut self, ids: &[Uuid], due_at: Timestamp) {
         for id in ids {
             if let Some(queued) = self.outbox.get_mut(id) {
-                queued.due_at = due_at;
+                queued.due_at = queued.due_at.max(due_at);
             }
         }
     }

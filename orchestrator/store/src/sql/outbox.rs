@@ -73,9 +73,12 @@ pub(super) async fn extend(store: &SqlStore, ids: &[Uuid], push_ms: u64) -> Resu
     if ids.is_empty() {
         return Ok(());
     }
+    let due_at = store.db.now().plus_ms(push_ms).0;
     let update = Query::update()
         .table("outbox")
-        .value("due_at", store.db.now().plus_ms(push_ms).0)
+        .value("due_at", due_at)
+        // A claim that came back often has pushed it further.
+        .and_where(Expr::col("due_at").lt(due_at))
         .and_where(Expr::col("id").in_subquery(set_sql::locked(store.db.backend(), "outbox", ids)))
         .to_owned();
     store.write(&update).await

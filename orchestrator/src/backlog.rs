@@ -1,0 +1,155 @@
+//! What a worker has in hand and must try again, and with what company.
+//!
+//! Not for waiting or committing. Must hold: an input that brings the store down whenever it is tried ends up alone, is
+//! tried ever more seldom, and keeps nobody from being tried; the number of inputs in hand is bounded.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// When what failed alone is tried again, doubled each time up to the bound.
+const ALONE: Duration = Duration::from_secs(1);
+const ALONE_MAX: Duration = Duration::from_secs(30);
+
+/// Inputs in hand.
+#[derive(Debug)]
+pub(crate) struct Backlog<T> {
+    batch_max: usize,
+    /// Most of the next batch: half of one that failed, because one of it may be the reason; doubled when one went through.
+    size: usize,
+    again: VecDeque<T>,
+    /// Whether what is to be tried again failed before. Then nothing new joins it.
+    suspect: bool,
+    /// What failed alone; at most as many as fill a batch.
+    alone: Vec<Alone<T>>,
+}
+
+#[derive(Debug)]
+struct Alone<T> {
+    due: Instant,
+    wait: Duration,
+    input: T,
+}
+
+/// What is to be tried next.
+#[derive(Debug)]
+pub(crate) struct Next<T> {
+    pub(crate) inputs: Vec<T>,
+    /// How many others may come along.
+    pub(crate) room: usize,
+    /// The wait before the next try, should it fail alone.
+    wait: Duration,
+}
+
+impl<T> Backlog<T> {
+    pub(crate) fn new(batch_max: usize) -> Self {
+        Self { batch_max, size: batch_max, again: VecDeque::new(), suspect: false, alone: Vec::new() }
+    }
+
+    /// What is to be tried now; may be nothing.
+    pub(crate) fn next(&mut self, now: Instant) -> Next<T> {
+        if let Some(position) = self.alone.iter().position(|alone| alone.due <= now) {
+            let Alone { wait, input, .. } = self.alone.remove(position);
+            return Next { inputs: vec![input], room: 0, wait: (wait * 2).min(ALONE_MAX) };
+        }
+        let inputs: Vec<T> = self.again.drain(..self.size.min(self.again.len())).collect();
+        let joins = self.again.is_empty() && (inputs.is_empty() || !self.suspect);
+        let room = if joins { self.size - inputs.len() } else { 0 };
+        self.suspect &= !self.again.is_empty();
+        Next { inputs, room, wait: ALONE }
+    }
+
+    /// When something is to be tried by itself next.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.alone.iter().map(|alone| alone.due).min()
+    }
+
+    /// The store took a batch, all but these.
+    pub(crate) fn done(&mut self, losers: Vec<T>) {
+        self.again.extend(losers);
+        self.size = (self.size * 2).min(self.batch_max);
+    }
+
+    /// The store failed with these; `wait` came with them.
+    pub(crate) fn failed(&mut self, mut inputs: Vec<T>, wait: Duration, now: Instant) {
+        if inputs.len() == 1 && self.alone.len() < self.batch_max {
+            self.alone.extend(inputs.pop().map(|input| Alone { due: now + wait, wait, input }));
+            return;
+        }
+        self.size = (inputs.len() / 2).max(1);
+        self.again.extend(inputs);
+        self.suspect = true;
+    }
+}
+
+impl<T> Next<T> {
+    /// Splits into what is tried and the wait that [`Backlog::failed`] wants to know.
+    pub(crate) fn into_parts(self) -> (Vec<T>, Duration) {
+        (self.inputs, self.wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUILTY: u32 = 3;
+
+    /// Tries once; a batch with the guilty one fails. What went through.
+    fn step(backlog: &mut Backlog<u32>, fresh: &mut Vec<u32>, now: Instant) -> Vec<u32> {
+        let mut next = backlog.next(now);
+        let more = next.room.min(fresh.len());
+        next.inputs.extend(fresh.drain(..more));
+        let (inputs, wait) = next.into_parts();
+        if inputs.contains(&GUILTY) {
+            backlog.failed(inputs, wait, now);
+            Vec::new()
+        } else {
+            backlog.done(Vec::new());
+            inputs
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_guilty_one_ends_up_alone_and_the_others_go_through() {
+        let (mut backlog, mut fresh) = (Backlog::new(8), (0..20).collect::<Vec<u32>>());
+        let (mut through, mut tries) = (Vec::new(), 0);
+        while through.len() < 19 {
+            through.extend(step(&mut backlog, &mut fresh, Instant::now()));
+            tries += 1;
+            assert!(tries < 20, "{through:?}");
+        }
+        assert!(!through.contains(&GUILTY));
+        assert_eq!(backlog.due().map(|due| due - Instant::now()), Some(ALONE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_alone_is_tried_ever_more_seldom_and_never_with_others() {
+        let (mut backlog, mut fresh) = (Backlog::new(1), vec![GUILTY]);
+        for expected in [1, 2, 4, 8, 16, 30, 30] {
+            assert!(step(&mut backlog, &mut fresh, Instant::now()).is_empty());
+            let due = backlog.due().expect("it is in hand");
+            assert_eq!((due - Instant::now()).as_secs(), expected);
+            fresh.push(expected as u32 + 100);
+            assert_eq!(step(&mut backlog, &mut fresh, Instant::now()).len(), 1, "somebody else goes through meanwhile");
+            tokio::time::advance(due - Instant::now()).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_hand_is_bounded_while_everything_fails() {
+        let mut backlog = Backlog::new(4);
+        let mut given = 0;
+        for _ in 0..100 {
+            let mut next = backlog.next(Instant::now());
+            for _ in 0..next.room {
+                next.inputs.push(given);
+                given += 1;
+            }
+            let (inputs, wait) = next.into_parts();
+            backlog.failed(inputs, wait, Instant::now());
+        }
+        assert!(given <= 12, "{given} were taken in hand");
+    }
+}
