@@ -105,6 +105,9 @@ impl Place {
     /// # Errors
     /// When none is set, or a data folder beside it.
     pub fn server(settings: &Settings) -> anyhow::Result<Self> {
+        if settings.data.dir.is_empty() && settings.database.url.is_empty() {
+            bail!("no database: set database.url, as in postgres://user:password@host:5432/database");
+        }
         match Self::of(settings)? {
             Self::Folder(_) => bail!("a data folder is for one process, as `dev` is; set database.url instead"),
             place @ Self::Server(_) => Ok(place),

@@ -202,6 +202,16 @@ impl Settings {
                 format!("{key} is {url:?}; accepted is http:// with a host, and no query, or nothing")
             }),
         );
+        let schemes = [
+            ("database.url", &self.database.url, ["postgres://", "postgresql://"]),
+            ("broker.url", &self.broker.url, ["amqp://", "amqps://"]),
+        ];
+        for (key, url, accepted) in schemes {
+            if !url.is_empty() && !accepted.iter().any(|scheme| url.starts_with(scheme)) {
+                // It is not quoted: it may hold a password.
+                wrong.push(format!("{key} is of another kind; accepted is {} or nothing", accepted.join("…, ") + "…"));
+            }
+        }
         if wrong.is_empty() { Ok(()) } else { bail!("the configuration can't work: {}", wrong.join("; ")) }
     }
 

@@ -71,7 +71,11 @@ async fn keep(shared: &Shared, batch: Vec<Aside>) {
         match shared.store.keep_dead_letters(&letters).await {
             Ok(()) => part.iter().for_each(kept),
             Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
-                tracing::warn!(%error, letters = part.len(), "dead letters could not be kept; again soon");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    letters = part.len(),
+                    "dead letters could not be kept; again soon"
+                );
                 parts.push(part);
                 if !pause.wait(&shared.tasks).await {
                     return;
@@ -82,7 +86,7 @@ async fn keep(shared: &Shared, batch: Vec<Aside>) {
                     let rest = part.split_off(part.len() / 2);
                     parts.extend([rest, part]);
                 } else {
-                    tracing::error!(%error, letter = ?part, "a dead letter can't be kept and stays in its queue");
+                    tracing::error!(error = &error as &dyn std::error::Error, letter = ?part, "a dead letter can't be kept and stays in its queue");
                 }
             }
         }

@@ -67,7 +67,7 @@ impl Definitions {
             return;
         }
         if let Err(error) = self.look(&mut looked, store).await {
-            tracing::warn!(%error, "the published definitions could not be read");
+            tracing::warn!(error = &error as &dyn std::error::Error, "the published definitions could not be read");
         }
     }
 
@@ -101,7 +101,10 @@ async fn read(store: &dyn Store) -> Result<Catalog, Error> {
         let loaded = Definition::from_json(&published.body).and_then(Loaded::new);
         if let Err(error) = loaded.and_then(|loaded| all.add(loaded)) {
             let (name, version) = (&published.name, published.version);
-            tracing::warn!(%error, "definition {name}@{version} can't be read by this build; left to others");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "definition {name}@{version} can't be read by this build; left to others"
+            );
         }
     }
     Ok(all)

@@ -1,18 +1,23 @@
 //! Wakes those who wait for a saga, in this process and in others.
 //!
-//! A hint is one message for all sagas of a commit that can answer a wait. Hints may be lost: whoever waits also looks at the row, and all waited sagas are asked for in one query every now
-//! and then. Must hold: subscribe, then read the row, then wait; never the other way round.
+//! A hint is one message for all sagas of a commit that can answer a wait. Hints may be lost: whoever waits also looks at
+//! the row, and all waited sagas are asked for in one query every now and then. Must hold: subscribe, then read the row, then wait; never the other way round.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use runtime::Pause;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::shared::Shared;
+
+/// Wait after the store failed, doubled up to its bound.
+const PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(2));
+
 /// A saga and the version that it has reached.
 pub(crate) type Hint = (Uuid, u64);
-
-use crate::shared::Shared;
 
 /// Who waits for what.
 #[derive(Debug, Default)]
@@ -74,14 +79,21 @@ pub(crate) async fn hear(shared: Arc<Shared>, mut hints: Box<dyn transport::Hint
 
 /// Looks at all waited sagas every now and then, in case a hint was lost.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut pause = PAUSE;
     while shared.tasks.sleep(shared.options.hints_every).await {
         let waited = shared.hints.waited();
         if waited.is_empty() {
             continue;
         }
         match shared.store.versions(&waited).await {
-            Ok(versions) => versions.into_iter().for_each(|(id, version)| shared.hints.tell(id, version)),
-            Err(error) => tracing::warn!(error = %error, "waited sagas could not be looked at"),
+            Ok(versions) => {
+                pause.reset();
+                versions.into_iter().for_each(|(id, version)| shared.hints.tell(id, version));
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "waited sagas could not be looked at");
+                pause.wait(&shared.tasks).await;
+            }
         }
     }
 }

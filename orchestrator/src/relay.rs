@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::Pause;
 use uuid::Uuid;
 
 use crate::shared::Shared;
@@ -15,12 +16,13 @@ use crate::shared::Shared;
 const PUSH_MS: u64 = 1_000;
 /// Rows claimed at once.
 const CLAIM_MAX: u64 = 256;
-/// Wait after the store failed.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Wait after the store failed, doubled up to its bound.
+const PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(2));
 
 /// Deletes the rows of confirmed messages; what is confirmed during a delete shares the next one.
 pub(crate) async fn confirm(shared: Arc<Shared>) {
     let mut confirmed: Vec<Uuid> = Vec::new();
+    let mut pause = PAUSE;
     loop {
         tokio::select! {
             biased;
@@ -28,12 +30,19 @@ pub(crate) async fn confirm(shared: Arc<Shared>) {
             () = shared.tasks.stopping() => return,
         }
         match shared.store.confirm_outbox(&confirmed).await {
-            Ok(()) => confirmed.clear(),
+            Ok(()) => {
+                confirmed.clear();
+                pause.reset();
+            }
             // The rows stay and are sent again; the participants know the commands.
             Err(error) => {
-                tracing::warn!(error = %error, rows = confirmed.len(), "confirmed outbox rows could not be deleted");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    rows = confirmed.len(),
+                    "confirmed outbox rows could not be deleted"
+                );
                 confirmed.truncate(shared.options.in_flight_max);
-                if !shared.tasks.sleep(PAUSE).await {
+                if !pause.wait(&shared.tasks).await {
                     return;
                 }
             }
@@ -43,9 +52,14 @@ pub(crate) async fn confirm(shared: Arc<Shared>) {
 
 /// Extends what is on its way, then claims and publishes what is due.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut pause = PAUSE;
     while shared.tasks.sleep(shared.options.relay_every).await {
-        if let Err(error) = turn(&shared).await {
-            tracing::warn!(error = %error, "the outbox could not be relayed");
+        match turn(&shared).await {
+            Ok(()) => pause.reset(),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the outbox could not be relayed");
+                pause.wait(&shared.tasks).await;
+            }
         }
     }
 }

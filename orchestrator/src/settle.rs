@@ -117,7 +117,10 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
     if !rearm.is_empty()
         && let Err(error) = shared.store.rearm_timers(&rearm).await
     {
-        tracing::warn!(error = %error, "timers could not be set back; they fire a little later");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "timers could not be set back; they fire a little later"
+        );
     }
 }
 
@@ -212,14 +215,22 @@ async fn keep(shared: &Shared, late: Vec<Late>, now: Timestamp) {
         match shared.store.keep_late(&rows).await {
             Ok(()) => part.iter().for_each(|late| late.receipt.settle()),
             Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
-                tracing::warn!(%error, replies = part.len(), "late replies could not be kept; again soon");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    replies = part.len(),
+                    "late replies could not be kept; again soon"
+                );
                 parts.push(part);
                 if !pause.wait(&shared.tasks).await {
                     return;
                 }
             }
             Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
-                tracing::error!(%error, replies = part.len(), "late replies could not be kept");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    replies = part.len(),
+                    "late replies could not be kept"
+                );
                 if part.len() > 1 {
                     let rest = part.split_off(part.len() / 2);
                     parts.extend([rest, part]);

@@ -3,6 +3,9 @@
 //! Must hold: a claim only pushes `wake_at`, so a claimer that dies delays a saga and never loses it.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::Pause;
 
 use crate::shared::Shared;
 use crate::work::Work;
@@ -12,13 +15,21 @@ const PUSH_MS: u64 = 2_000;
 /// Sagas claimed at once.
 const CLAIM_MAX: u64 = 256;
 
+/// Wait after the store failed, doubled up to its bound.
+const PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(2));
+
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut pause = PAUSE;
     while shared.tasks.sleep(shared.options.timers_every).await {
         loop {
             let due = match shared.store.claim_timers(CLAIM_MAX, PUSH_MS).await {
-                Ok(due) => due,
+                Ok(due) => {
+                    pause.reset();
+                    due
+                }
                 Err(error) => {
-                    tracing::warn!(error = %error, "due sagas could not be claimed");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "due sagas could not be claimed");
+                    pause.wait(&shared.tasks).await;
                     break;
                 }
             };

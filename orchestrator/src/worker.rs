@@ -154,7 +154,10 @@ async fn commit(shared: &Shared, groups: Vec<Group>, starting: Vec<StartGroup>, 
     let committed = match shared.store.commit(Batch { commit_id, now, transitions }).await {
         Ok(committed) => committed,
         Err(StoreError::UnknownCommit(error)) => {
-            tracing::warn!(error = %error, "the answer of a commit was lost and is asked for");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the answer of a commit was lost and is asked for"
+            );
             match ask(shared, commit_id, &ids).await {
                 // It never happened: what kept it from happening may still be there, so the next try is not at once.
                 Some(asked) if !asked.outcomes.contains(&Outcome::Committed) => {
@@ -182,7 +185,9 @@ async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed
                 // The messages lie in the outbox and are left to the relay.
                 return Some(Committed { outcomes: ids.iter().map(fate).collect(), messages: Vec::new() });
             }
-            Err(error) => tracing::warn!(error = %error, "the fate of a commit could not be read"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the fate of a commit could not be read")
+            }
         }
         if !pause.wait(&shared.tasks).await {
             return None;
@@ -193,11 +198,19 @@ async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed
 fn failed(error: &StoreError, batch: Vec<Work>) -> Attempt {
     match error {
         StoreError::Unavailable(_) | StoreError::UnknownCommit(_) => {
-            tracing::warn!(error = %error, inputs = batch.len(), "the store is out of reach; inputs are kept");
+            tracing::warn!(
+                error = error as &(dyn std::error::Error + 'static),
+                inputs = batch.len(),
+                "the store is out of reach; inputs are kept"
+            );
             Attempt::Failed(batch)
         }
         StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_) => {
-            tracing::error!(error = %error, inputs = batch.len(), "the store refused a batch");
+            tracing::error!(
+                error = error as &(dyn std::error::Error + 'static),
+                inputs = batch.len(),
+                "the store refused a batch"
+            );
             Attempt::Poisoned(batch)
         }
     }

@@ -23,8 +23,8 @@ use saga_defs::Timestamp;
 use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait,
 };
 
 /// How often a transaction that met a busy database is tried.
@@ -153,8 +153,12 @@ impl Db {
         self.transaction(move |tx| {
             Box::pin(async move {
                 if postgres {
-                    // Asking for a transaction's number is a write, which a standby refuses.
-                    tx.execute_unprepared("select txid_current()").await?;
+                    // A standby gives no numbers to transactions, and a server may forbid writing in other ways.
+                    let asked = "select txid_current(), not current_setting('transaction_read_only')::boolean";
+                    let row = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, asked)).await?;
+                    if !row.is_some_and(|row| row.try_get_by_index(1).unwrap_or(false)) {
+                        return Err(DbErr::Conn(RuntimeErr::Internal("the server takes no writes".to_owned())));
+                    }
                 }
                 Ok(())
             })

@@ -1,6 +1,6 @@
-//! Opens PostgreSQL: one owner's schema, with limits on every wait, and never on a standby.
+//! Opens PostgreSQL: one owner's schema, with limits on every wait, and never where nothing can be written.
 //!
-//! Must hold: a session that can't write is refused when it is made, so that a pool never mixes primary and standby;
+//! Must hold: a session that can't write is refused when it is made, so that none stays in a pool when the reason is gone;
 //! the time is the server's, read over and over, because orchestrators on several machines must agree on what is due.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +15,9 @@ use tokio::time::Instant;
 
 use crate::{Bound, Error};
 
+/// Asked of every new session: one that was made while writing was forbidden would stay as it is.
+const TAKES_WRITES: &str =
+    "select not (pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean)";
 /// How often the server's time is read.
 const TIME_EVERY: Duration = Duration::from_secs(5);
 /// A session that was idle for longer is tested before it is used.
@@ -106,11 +109,12 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
         .map_sqlx_postgres_pool_opts(|options| {
             options.after_connect(|session, _| {
                 Box::pin(async move {
-                    let row = session.fetch_one("select pg_is_in_recovery()").await?;
+                    let row = session.fetch_one(TAKES_WRITES).await?;
                     if row.try_get::<bool, _>(0)? {
-                        return Err(sea_orm::sqlx::Error::Configuration("the server is a standby".into()));
+                        return Ok(());
                     }
-                    Ok(())
+                    let why = "the server is a standby, or its sessions are read-only by default";
+                    Err(sea_orm::sqlx::Error::Configuration(why.into()))
                 })
             })
         });

@@ -151,8 +151,11 @@ impl Work {
     }
 
     /// What a row that was swept up lacks.
-    fn of(row: &Model) -> Result<Self, DbErr> {
-        let next = if row.is_open() { Some(Call::of(row)?) } else { None };
+    fn of(row: &Model, interrupted: bool) -> Result<Self, DbErr> {
+        let mut next = if row.is_open() { Some(Call::of(row)?) } else { None };
+        if let Some(call) = &mut next {
+            call.effect.interrupted = interrupted;
+        }
         Ok(Self { key: row.key, next, waiting: None, announcing: row.announcing()? })
     }
 }
@@ -239,8 +242,8 @@ impl<P: External> Core<P> {
         if due.is_empty() {
             return Ok(());
         }
-        for row in core.lessee.claim(&core.db, due).await? {
-            match Work::of(&row) {
+        for (row, interrupted) in core.lessee.claim(&core.db, due).await? {
+            match Work::of(&row, interrupted) {
                 Ok(work) => Self::start(core, run, work),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;

@@ -45,24 +45,20 @@ impl Lessee {
             .add(Column::State.is_in(State::ALL.map(State::as_str)))
     }
 
-    /// Ends the leases of all other runs: they are known to be gone.
+    /// Ends the leases of all other runs: they are known to be gone, and what they had under way was interrupted.
     pub(crate) async fn take_over(&self, db: &Db) -> Result<(), Error> {
         let others = self.unfinished().add(Column::Owner.is_not_null()).add(Column::Owner.ne(self.owner));
-        self.end(db, others).await
+        update(db, others, vec![(Column::LeaseUntil, Expr::value(db.now().0))], Busy::Wait).await
     }
 
-    /// Ends this run's leases of `keys`, so that another run continues at once.
+    /// Gives up this run's leases of `keys`, whose calls were not begun, so that another run continues at once.
     pub(crate) async fn release(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
-        self.end(db, self.own(keys)).await
+        let values = vec![(Column::LeaseUntil, Expr::value(db.now().0)), (Column::Owner, Expr::value(None::<Uuid>))];
+        update(db, self.own(keys), values, Busy::Wait).await
     }
 
     fn own(&self, keys: &[Uuid]) -> Condition {
         self.unfinished().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()))
-    }
-
-    async fn end(&self, db: &Db, which: Condition) -> Result<(), Error> {
-        let values = vec![(Column::LeaseUntil, Expr::value(db.now().0)), (Column::Owner, Expr::value(None::<Uuid>))];
-        update(db, which, values, Busy::Wait).await
     }
 
     /// Makes this run's leases of `keys` last longer. A row that is just being written waits for the next renewal.
@@ -86,18 +82,20 @@ impl Lessee {
             .map_err(|error| Error::Db(error.into()))
     }
 
-    /// Leases those of `keys` that are still due and that nobody is just writing.
-    pub(crate) async fn claim(self, db: &Db, keys: Vec<Uuid>) -> Result<Vec<Model>, Error> {
+    /// Leases those of `keys` that are still due and that nobody is just writing; with each, whether it was interrupted:
+    /// its lease lapsed without having been given up.
+    pub(crate) async fn claim(self, db: &Db, keys: Vec<Uuid>) -> Result<Vec<(Model, bool)>, Error> {
         let now = db.now();
         let claimed = db.transaction(move |tx| {
             let due = self.unfinished().add(Column::LeaseUntil.lte(now.0)).add(Column::Key.is_in(keys.iter().copied()));
             Box::pin(async move {
                 let mut due = Busy::Skip.lock(Entity::find().filter(due)).all(tx).await?;
+                let interrupted: Vec<bool> = due.iter().map(|row| row.owner.is_some()).collect();
                 for row in &mut due {
                     self.take(row, now);
                 }
                 rows::save(tx, &due).await?;
-                Ok(due)
+                Ok(due.into_iter().zip(interrupted).collect())
             })
         });
         Ok(claimed.await?)

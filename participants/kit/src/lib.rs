@@ -125,6 +125,8 @@ pub struct Effect {
     pub provider_ref: Option<String>,
     /// The output of the executed effect, when undoing one.
     pub output: Option<Value>,
+    /// Whether a former run began this call and never told what came of it.
+    pub interrupted: bool,
 }
 
 /// What a call to a provider taught.

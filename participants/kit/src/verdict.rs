@@ -58,6 +58,7 @@ impl Call {
             provider_key: ids::provider_key(row.key, verb),
             provider_ref: row.provider_ref.clone(),
             output,
+            interrupted: false,
         };
         Ok(Self { verb, effect })
     }

@@ -212,7 +212,8 @@ async fn an_unknown_verdict_is_asked_for_again_by_the_kit_itself(stack: Stack) {
     assert!(matches!(first[0], Outcome::Retry { .. }), "{first:?}");
     assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
     assert_eq!(begins(&mut begun).await.provider_ref, None);
-    assert_eq!(begins(&mut begun).await.provider_ref.as_deref(), Some("object"));
+    let again = begins(&mut begun).await;
+    assert_eq!((again.provider_ref.as_deref(), again.interrupted), (Some("object"), false));
     assert_eq!(world.counted(), [2, 1, 0]);
 }
 
@@ -229,6 +230,7 @@ async fn a_run_that_died_in_a_call_is_continued_by_the_next(stack: Stack) {
     let (desk, mut begun) = world.run(true).await;
     let resumed = begins(&mut begun).await;
     assert_eq!(resumed.command, execute, "the stored command is whole");
+    assert!(resumed.interrupted, "it may have been made");
     assert_eq!(desk.definite(execute.command_id).await, Outcome::succeeded(json!({"n": 5})));
     assert!(matches!(desk.definite(compensate.command_id).await, Outcome::Succeeded { .. }));
     assert_eq!(world.counted(), [1, 1, 1]);

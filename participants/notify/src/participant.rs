@@ -61,7 +61,8 @@ impl Notify {
     }
 
     async fn tell(&self, effect: &Effect, notice: &Send) -> Verdict {
-        let mut sms_unknown = effect.provider_ref.as_deref() == Some(SMS_UNKNOWN);
+        // A run that died in its call may have sent the SMS.
+        let mut sms_unknown = effect.interrupted || effect.provider_ref.as_deref() == Some(SMS_UNKNOWN);
         if !sms_unknown {
             match self.sms.send(&provider_key(effect, Channel::Sms), notice).await {
                 Ok(id) => return sent(Channel::Sms, id),

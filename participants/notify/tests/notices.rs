@@ -31,7 +31,13 @@ fn effect(saga: u128) -> Effect {
         "starts_at": 0,
     });
     let command = Command { saga_id, ..conformance::command("notify", key, Verb::Execute, 1, payload) };
-    Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
+    Effect {
+        command,
+        provider_key: provider_key(key, Verb::Execute),
+        provider_ref: None,
+        output: None,
+        interrupted: false,
+    }
 }
 
 async fn record(db: &Db, saga: u128, at: i64, outcome: Outcome) {

@@ -117,7 +117,13 @@ fn effect(saga: u128, phone: &str) -> Effect {
         "starts_at": 1_790_000_000_000_000_i64,
     });
     let command = Command { saga_id, ..conformance::command("notify", key, Verb::Execute, 1, payload) };
-    Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
+    Effect {
+        command,
+        provider_key: provider_key(key, Verb::Execute),
+        provider_ref: None,
+        output: None,
+        interrupted: false,
+    }
 }
 
 fn channel(verdict: &Verdict) -> String {
@@ -192,6 +198,15 @@ async fn an_sms_that_may_have_gone_out_is_not_sent_again_by_a_later_try() {
     assert_eq!(channel(&mended.execute(&again).await), "mail");
     assert_eq!(world.accepted(), (1, 1));
     assert_eq!(mended.switches_after_unknown(), 1);
+}
+
+#[tokio::test]
+async fn after_an_interrupted_call_the_notice_goes_by_mail() {
+    let world = World::new().await;
+    let notify = world.notify(|_| ());
+    let interrupted = Effect { interrupted: true, ..effect(1, PHONE) };
+    assert_eq!(channel(&notify.execute(&interrupted).await), "mail");
+    assert_eq!((world.accepted(), notify.switches_after_unknown()), ((0, 1), 1));
 }
 
 #[tokio::test]

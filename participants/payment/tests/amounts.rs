@@ -96,7 +96,13 @@ fn charge() -> Effect {
     let key = effect_key(saga_id, "payment", 0);
     let payload = json!({"amount": money(4_500, "EUR"), "payment_method": "tok_visa"});
     let command = Command { saga_id, ..conformance::command("payment", key, Verb::Execute, 1, payload) };
-    Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
+    Effect {
+        command,
+        provider_key: provider_key(key, Verb::Execute),
+        provider_ref: None,
+        output: None,
+        interrupted: false,
+    }
 }
 
 /// The undo of that charge, with what its execution answered.

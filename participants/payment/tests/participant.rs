@@ -52,7 +52,13 @@ fn effect_with(saga: u128, payload: Value) -> Effect {
     let saga_id = Uuid::from_u128(saga);
     let key = effect_key(saga_id, "payment", 0);
     let command = Command { saga_id, ..conformance::command("payment", key, Verb::Execute, 1, payload) };
-    Effect { command, provider_key: provider_key(key, Verb::Execute), provider_ref: None, output: None }
+    Effect {
+        command,
+        provider_key: provider_key(key, Verb::Execute),
+        provider_ref: None,
+        output: None,
+        interrupted: false,
+    }
 }
 
 fn effect(saga: u128, token: &str) -> Effect {

@@ -44,7 +44,12 @@ where
             return Err(Problem::unsupported_media_type());
         }
         let body = read_body(request).await?;
-        parse(&body).map(Self)
+        let value = parse(&body)?;
+        // serde takes an array for the fields in order.
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err(Problem::unprocessable("invalid_body", "Line 1: the body must be a JSON object."));
+        }
+        Ok(Self(value))
     }
 }
 

@@ -17,4 +17,6 @@ mod fates;
 
 mod keys;
 
+mod read_only;
+
 mod restart;

@@ -110,6 +110,11 @@ async fn only_json_is_taken() {
 }
 
 #[tokio::test]
+async fn an_array_is_no_body() {
+    assert_eq!(send(Some("application/json"), "[7]".to_owned()).await, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
 async fn a_body_over_the_limit_is_413() {
     let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
     let json = Some("application/json");

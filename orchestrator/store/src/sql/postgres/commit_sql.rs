@@ -192,7 +192,10 @@ async fn met_by_losers(db: &Db, batch: &Batch, won: &BTreeSet<Uuid>) -> BTreeMap
         return BTreeMap::new();
     }
     met_sql::read(db, &starts).await.unwrap_or_else(|error| {
-        tracing::warn!(error = %error, "what starts have met could not be read; they are decided again");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "what starts have met could not be read; they are decided again"
+        );
         BTreeMap::new()
     })
 }
