@@ -36,6 +36,22 @@ const EDGES: &[(&str, &[&str])] = &[
     // Holds databases for the tests of owners.
     ("fixture", &["db", "migrations", "testkit"]),
     ("testkit", &[]),
+    // Outside the product: measures it.
+    (
+        "bench",
+        &[
+            "saga-defs",
+            "saga-core",
+            "saga-store",
+            "orchestrator",
+            "participant-kit",
+            "transport",
+            "db",
+            "runtime",
+            "migrations",
+            "testkit",
+        ],
+    ),
     (
         "bookend",
         &[
@@ -59,8 +75,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Crates that only tests have.
-const TEST_CRATES: &[&str] = &["testkit", "fixture"];
+/// Crates that only tests and measurements have.
+const TEST_CRATES: &[&str] = &["testkit", "fixture", "bench"];
 
 /// What tests of every crate but the pure ones may use besides.
 const TEST_SUPPORT: &[&str] = &["testkit", "fixture", "migrations", "providers", "db", "runtime", "saga-defs"];
@@ -94,18 +110,31 @@ const IMPURE: &[&str] = &[
 
 /// Outside crates that may be named only at home, in what is shipped and in tests.
 const HOMES: &[(&str, &[&str])] = &[
-    ("lapin", &["transport"]),
+    // The baseline is written as somebody does who has none of this.
+    ("lapin", &["transport", "bench"]),
     ("backoff", &["runtime"]),
     ("failsafe", &["runtime"]),
     ("metrics-exporter-prometheus", &["runtime"]),
     ("tracing-subscriber", &["runtime"]),
     ("config", &["bookend"]),
-    ("clap", &["bookend"]),
+    ("clap", &["bookend", "bench"]),
+    ("hdrhistogram", &["bench"]),
     ("toml", &["saga-defs"]),
     ("jsonschema", &["saga-defs"]),
     (
         "sea-orm",
-        &["db", "saga-store", "participant-kit", "clinic", "payment", "notify", "booking", "confirmation", "fixture"],
+        &[
+            "db",
+            "saga-store",
+            "participant-kit",
+            "clinic",
+            "payment",
+            "notify",
+            "booking",
+            "confirmation",
+            "fixture",
+            "bench",
+        ],
     ),
     ("axum", &["saga-api", "runtime", "clinic", "payment", "notify", "providers", "bookend"]),
     ("reqwest", &["payment", "notify", "bookend"]),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use saga_core::{Action, Operation};
+use saga_core::{Action, Operation, Saga};
 use saga_defs::catalog::{Catalog, Loaded};
 use saga_defs::ids;
 use saga_store::{StartKey, State, Store};
@@ -212,12 +212,30 @@ impl Engine {
     /// # Errors
     /// When the store fails.
     pub async fn wait(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
+        self.wait_until(saga_id, limit, Saga::is_answered).await
+    }
+
+    /// As [`Engine::wait`], until the saga has ended or is stuck.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn wait_for_end(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
+        self.wait_until(saga_id, limit, |saga| saga.is_ended() || saga.stuck.is_some()).await
+    }
+
+    /// Waits for something that implies an answer: nobody is told of what comes before.
+    async fn wait_until(
+        &self,
+        saga_id: Uuid,
+        limit: Duration,
+        reached: impl Fn(&Saga) -> bool,
+    ) -> Result<Option<Snapshot>, Error> {
         let deadline = tokio::time::Instant::now() + limit;
         let mut hint = self.shared.hints.subscribe(saga_id);
         loop {
             let found = self.get(saga_id).await?;
             let Some(snapshot) = found else { return Ok(None) };
-            if snapshot.saga.is_answered() {
+            if reached(&snapshot.saga) {
                 return Ok(Some(snapshot));
             }
             let version = snapshot.saga.version;

@@ -45,6 +45,12 @@ impl PrivateServices {
         PrivateBroker { directory: self.directory.path() }
     }
 
+    /// Where they are: part of the servers' arguments.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The database's switches.
     #[must_use]
     pub fn database(&self) -> PrivateDatabase<'_> {

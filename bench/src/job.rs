@@ -1,0 +1,145 @@
+//! The job that is measured: a saga of four steps, each of which is one row that its participant inserts.
+//!
+//! The same rows are written by the engine's participants and by the baseline's. Must hold: an effect made twice can be
+//! counted, so its table has no key of its own.
+
+use async_trait::async_trait;
+use participant_kit::Transactional;
+use saga_defs::catalog::{Catalog, Loaded};
+use saga_defs::{Command, Definition, Outcome, Timestamp};
+use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait, Query, Table};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use serde_json::json;
+
+/// The steps, which are also the participants.
+pub(crate) const STEPS: [&str; 4] = ["reserve", "charge", "confirm", "inform"];
+
+const DEFINITION: &str = r#"
+name = "errand"
+version = 1
+description = "Four steps of one row each; the third may refuse."
+
+[input]
+type = "object"
+required = ["refuse"]
+[input.properties.refuse]
+type = "boolean"
+
+[[steps]]
+name = "reserve"
+participant = "reserve"
+execute = "reserve.make"
+compensate = "reserve.undo"
+refusals = []
+payload = {}
+
+[[steps]]
+name = "charge"
+participant = "charge"
+execute = "charge.make"
+compensate = "charge.undo"
+refusals = []
+payload = {}
+
+[[steps]]
+name = "confirm"
+participant = "confirm"
+execute = "confirm.make"
+pivot = true
+refusals = ["unwanted"]
+payload = { refuse = "${input.refuse}" }
+
+[[steps]]
+name = "inform"
+participant = "inform"
+execute = "inform.make"
+payload = {}
+"#;
+
+/// The definitions of an engine that runs the job.
+pub(crate) fn catalog() -> anyhow::Result<Catalog> {
+    let mut catalog = Catalog::default();
+    catalog.add(Loaded::new(Definition::from_toml(DEFINITION)?)?)?;
+    Ok(catalog)
+}
+
+/// One of the four participants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Worker(pub(crate) &'static str);
+
+/// Creates the table of effects where it is missing.
+pub(crate) async fn create_effects(db: &DatabaseConnection) -> Result<(), DbErr> {
+    let table = Table::create()
+        .table("effects")
+        .if_not_exists()
+        .col(ColumnDef::new("saga_id").uuid().not_null())
+        .col(ColumnDef::new("step").string().not_null())
+        .col(ColumnDef::new("undone").boolean().not_null())
+        .to_owned();
+    db.execute(&table).await.map(|_| ())
+}
+
+/// Effects that were made more than once: of any saga and step, and of either kind.
+pub(crate) async fn doubled(db: &DatabaseConnection) -> Result<u64, DbErr> {
+    let again = Query::select()
+        .expr(Expr::val(1))
+        .from("effects")
+        .group_by_columns(["saga_id", "step", "undone"])
+        .and_having(Expr::col("saga_id").count().gt(1))
+        .to_owned();
+    Ok(db.query_all(&again).await?.len() as u64)
+}
+
+impl Worker {
+    async fn insert(
+        self,
+        tx: &DatabaseTransaction,
+        sagas: impl Iterator<Item = uuid::Uuid>,
+        undone: bool,
+    ) -> Result<(), DbErr> {
+        let mut insert = Query::insert().into_table("effects").columns(["saga_id", "step", "undone"]).to_owned();
+        let mut any = false;
+        for saga_id in sagas {
+            insert.values_panic([saga_id.into(), self.0.into(), undone.into()]);
+            any = true;
+        }
+        if any { tx.execute(&insert).await.map(|_| ()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Transactional for Worker {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn undoable(&self) -> bool {
+        matches!(self.0, "reserve" | "charge")
+    }
+
+    async fn execute(
+        &self,
+        tx: &DatabaseTransaction,
+        _now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        let refuses = |command: &Command| command.payload["refuse"] == json!(true);
+        let made = commands.iter().filter(|command| !refuses(command)).map(|command| command.saga_id);
+        self.insert(tx, made, false).await?;
+        let outcome = |command: &&Command| match refuses(command) {
+            true => Outcome::refused("unwanted", "the input asks for it"),
+            false => Outcome::succeeded(json!({})),
+        };
+        Ok(commands.iter().map(outcome).collect())
+    }
+
+    async fn undo(
+        &self,
+        tx: &DatabaseTransaction,
+        _now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        self.insert(tx, commands.iter().map(|command| command.saga_id), true).await?;
+        Ok(vec![Outcome::succeeded(json!({})); commands.len()])
+    }
+}

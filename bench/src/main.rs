@@ -1,0 +1,159 @@
+//! `bench`: how fast the engine is, what a saga costs, and how that compares with what somebody writes who has none.
+//!
+//! Outside the product: nothing depends on it. Must hold: a figure is printed with all that is needed to repeat it; a
+//! run in which an effect was doubled, or a saga did not end as it had to, is no figure but a failure.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people and scripts")]
+
+mod job;
+
+mod load;
+
+mod meter;
+
+mod baseline;
+
+mod world;
+
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use load::{Arrival, Load};
+use meter::Meter;
+use report::Report;
+use world::World;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures the engine")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs sagas and prints one report.
+    Run(RunArgs),
+    /// The participants of a run, as a process of their own.
+    #[command(hide = true)]
+    Participants {
+        #[arg(long)]
+        postgres: String,
+        #[arg(long)]
+        amqp: String,
+        /// Those of the baseline.
+        #[arg(long)]
+        baseline: bool,
+    },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct RunArgs {
+    /// What to run on.
+    #[arg(long, value_enum)]
+    stack: Stack,
+    /// So many sagas at a time.
+    #[arg(long, conflicts_with = "rate", required_unless_present = "rate")]
+    in_flight: Option<usize>,
+    /// So many new sagas per second.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Length of the window.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Time before the window.
+    #[arg(long, default_value_t = 3.0)]
+    warm_up: f64,
+    /// Share of sagas whose third step refuses.
+    #[arg(long, default_value_t = 0.0)]
+    refusals: f64,
+    /// Runs the baseline, too, and compares.
+    #[arg(long)]
+    baseline: bool,
+    /// How to print the report.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stack {
+    /// One process, SQLite, queues in memory.
+    Embedded,
+    /// PostgreSQL and RabbitMQ, started for the run.
+    Services,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Run(args) => run(&args).await,
+        Command::Participants { postgres, amqp, baseline } => world::participants(&postgres, &amqp, baseline).await,
+    }
+}
+
+async fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let load = load(args)?;
+    if args.baseline && args.stack == Stack::Embedded {
+        bail!("the baseline needs --stack services");
+    }
+    let mut report = match args.stack {
+        Stack::Embedded => measure(args, load, World::embedded().await?).await?,
+        Stack::Services => measure(args, load, World::on_services().await?).await?,
+    };
+    if args.baseline {
+        report.compare(measure(args, load, World::baseline().await?).await?);
+    }
+    match args.output {
+        Output::Text => say(&report.text()),
+        Output::Json => say(&serde_json::to_string(&report)?),
+    }
+    if let Some(why) = report.void() {
+        bail!(why);
+    }
+    Ok(())
+}
+
+fn load(args: &RunArgs) -> anyhow::Result<Load> {
+    let arrival = match (args.in_flight, args.rate) {
+        (Some(in_flight), _) if in_flight > 0 => Arrival::Closed { in_flight },
+        (None, Some(rate)) if rate > 0.0 => Arrival::Open { rate },
+        (_, _) => bail!("give --in-flight N or --rate R, more than zero"),
+    };
+    if !(0.0..=1.0).contains(&args.refusals) {
+        bail!("--refusals is a share from 0 to 1");
+    }
+    let (warm_up, window) = (Duration::try_from_secs_f64(args.warm_up)?, Duration::try_from_secs_f64(args.seconds)?);
+    Ok(Load { arrival, warm_up, window, refusals: args.refusals })
+}
+
+/// Runs the load on a stack and ends the stack.
+async fn measure(args: &RunArgs, load: Load, world: World) -> anyhow::Result<Report> {
+    let meter = Meter { groups: world.groups.clone() };
+    let mut before = None;
+    eprintln!("{} s of warm-up, {} s of measuring", args.warm_up, args.seconds);
+    let begin = async || before = Some(meter.read(world.services.as_ref()).await);
+    let measured = load.run(Arc::clone(&world.entry), begin).await?;
+    let after = meter.read(world.services.as_ref()).await?;
+    let report = Report::new(args, &measured, &before.transpose()?.unwrap_or_default(), &after, meter.peak_rss_mb());
+    let doubled = world.doubled().await?;
+    world.end().await;
+    if doubled > 0 {
+        bail!("{doubled} effects were made more than once");
+    }
+    Ok(report)
+}
+
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,121 @@
+//! A run's figures, for people and for scripts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::load::Measured;
+use crate::meter::Reading;
+use crate::{RunArgs, Stack};
+
+/// One run. Times in milliseconds; costs are per saga that ended in the window, or per thousand where the name says so.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    stack: &'static str,
+    entry: &'static str,
+    in_flight: Option<usize>,
+    rate: Option<f64>,
+    refusals: f64,
+    sagas: u64,
+    sagas_per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    cpu_seconds_per_1000: BTreeMap<&'static str, f64>,
+    rows_per_saga: Option<f64>,
+    wal_bytes_per_saga: Option<f64>,
+    fsyncs_per_saga: Option<f64>,
+    peak_rss_mb: BTreeMap<&'static str, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<Box<Report>>,
+    /// Sagas per second, divided by the baseline's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
+}
+
+/// Where the baseline must lie at 256 in flight for a run to count, on two cores.
+const BASELINE: std::ops::RangeInclusive<f64> = 350.0..=700.0;
+
+impl Report {
+    pub(crate) fn new(
+        args: &RunArgs,
+        measured: &Measured,
+        before: &Reading,
+        after: &Reading,
+        peak_rss_mb: BTreeMap<&'static str, f64>,
+    ) -> Self {
+        let sagas = measured.sagas.max(1) as f64;
+        let at = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1_000.0;
+        let cpu = |(name, now): (&&'static str, &f64)| {
+            let then = before.cpu_seconds.get(name).copied().unwrap_or(0.0);
+            (*name, (now - then) / sagas * 1_000.0)
+        };
+        let database = |after: f64, before: f64| (args.stack == Stack::Services).then_some((after - before) / sagas);
+        Self {
+            stack: match args.stack {
+                Stack::Embedded => "embedded",
+                Stack::Services => "services",
+            },
+            entry: "engine",
+            in_flight: args.in_flight,
+            rate: args.rate,
+            refusals: args.refusals,
+            sagas: measured.sagas,
+            sagas_per_second: measured.sagas as f64 / measured.seconds,
+            p50_ms: at(0.5),
+            p99_ms: at(0.99),
+            max_ms: measured.latency.max() as f64 / 1_000.0,
+            cpu_seconds_per_1000: after.cpu_seconds.iter().map(cpu).collect(),
+            rows_per_saga: database(after.rows, before.rows),
+            wal_bytes_per_saga: database(after.wal_bytes, before.wal_bytes),
+            fsyncs_per_saga: database(after.fsyncs, before.fsyncs),
+            peak_rss_mb,
+            baseline: None,
+            ratio: None,
+        }
+    }
+
+    /// Puts the baseline's figures beside these.
+    pub(crate) fn compare(&mut self, baseline: Self) {
+        self.ratio = Some(self.sagas_per_second / baseline.sagas_per_second);
+        self.baseline = Some(Box::new(baseline));
+    }
+
+    /// Why the figures don't count, where they don't: the baseline shows a machine that is not in its usual state.
+    pub(crate) fn void(&self) -> Option<String> {
+        let baseline = self.baseline.as_ref()?;
+        let speed = baseline.sagas_per_second;
+        let judged = baseline.in_flight == Some(256) && baseline.refusals == 0.0;
+        (judged && !BASELINE.contains(&speed))
+            .then(|| format!("void: the baseline ran at {speed:.0} sagas/s, not 350 to 700"))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!(
+            "{:.0} sagas/s   p50 {:.1} ms   p99 {:.1} ms   max {:.1} ms   ({} sagas)",
+            self.sagas_per_second, self.p50_ms, self.p99_ms, self.max_ms, self.sagas
+        );
+        let mut line = |name: &str, value: f64, unit: &str| {
+            // Writing to a string can't fail.
+            let _ = write!(text, "\n  {name:<24} {value:>10.3} {unit}");
+        };
+        for (name, seconds) in &self.cpu_seconds_per_1000 {
+            line(name, *seconds, "CPU s per 1000 sagas");
+        }
+        for (name, megabytes) in &self.peak_rss_mb {
+            line(name, *megabytes, "MB at the peak");
+        }
+        let database =
+            [("rows", self.rows_per_saga), ("WAL bytes", self.wal_bytes_per_saga), ("fsyncs", self.fsyncs_per_saga)];
+        for (name, value) in database {
+            if let Some(value) = value {
+                line(name, value, "per saga");
+            }
+        }
+        if let (Some(baseline), Some(ratio)) = (&self.baseline, self.ratio) {
+            let _ = write!(text, "\n\nbaseline: {}\n\nratio {ratio:.2}", baseline.text());
+        }
+        text
+    }
+}

@@ -1,0 +1,237 @@
+//! The stacks that are measured, in the shape in which the product runs: everything in one process, or an orchestrator
+//! and participants as processes of their own on PostgreSQL and RabbitMQ.
+//!
+//! The orchestrator lives in the measuring process, so that sagas can enter at the engine itself. Must hold: each world
+//! has databases and queues of its own, and leaves nothing behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use db::{Db, PostgresOptions};
+use orchestrator::{Engine, Options, RandomEntropy, StartAnswer, StartRequest};
+use participant_kit::TransactionalHandler;
+use runtime::Tasks;
+use saga_core::Status;
+use saga_store::{SqlStore, Store};
+use serde_json::json;
+use tempfile::TempDir;
+use testkit::Services;
+use testkit::process::{Process, Program};
+use testkit::services::{PrivateServices, Vhost};
+use transport::Transport;
+use transport::in_process::{self, InProcess};
+use transport::rabbitmq::{self, RabbitMq};
+
+use crate::baseline::{self, Baseline};
+use crate::job::{self, STEPS, Worker};
+use crate::load::{Entry, SAGA_MAX};
+use crate::meter::Group;
+
+/// How long a child process may take to be ready.
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// A running stack.
+pub(crate) struct World {
+    pub(crate) entry: Arc<dyn Entry>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) services: Option<PrivateServices>,
+    effects: Effects,
+    tasks: Tasks,
+    _held: Held,
+}
+
+/// Where effects are counted.
+enum Effects {
+    Participants(Vec<Db>),
+    Baseline { postgres: String },
+}
+
+/// What lives as long as the stack.
+enum Held {
+    Folder { _dir: TempDir },
+    Processes { _participants: Box<Process>, _vhost: Vhost },
+}
+
+impl World {
+    /// Everything in this process, on SQLite and queues in memory.
+    pub(crate) async fn embedded() -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("bookend-bench-").tempdir()?;
+        let tasks = Tasks::new();
+        let transport = InProcess::new(&in_process::Options {
+            queues: transport::topology::queues(STEPS),
+            capacity: 1_024,
+            faults: None,
+        });
+        let mut effects = Vec::new();
+        for step in STEPS {
+            let db = Db::open_sqlite(&dir.path().join(format!("{step}.sqlite"))).await?;
+            prepare(&db).await?;
+            serve(step, db.clone(), &transport, &tasks);
+            effects.push(db);
+        }
+        let db = Db::open_sqlite(&dir.path().join("engine.sqlite")).await?;
+        migrations::up::<migrations::Engine>(db.writer()).await?;
+        let engine = engine(db, &transport, &tasks, true).await?;
+        let groups = vec![Group::of("all", std::process::id())];
+        let entry = Arc::new(Direct { engine });
+        let effects = Effects::Participants(effects);
+        Ok(Self { entry, groups, services: None, effects, tasks, _held: Held::Folder { _dir: dir } })
+    }
+
+    /// On services of its own.
+    pub(crate) async fn on_services() -> anyhow::Result<Self> {
+        let services = Services::private().await;
+        let vhost = services.vhost().await;
+        let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
+        let mut effects = Vec::new();
+        for step in STEPS {
+            let db = Db::open_postgres(&PostgresOptions { connections: 2, ..PostgresOptions::new(&url, step) }).await?;
+            prepare(&db).await?;
+            effects.push(db);
+        }
+        let participants = children(&["participants", "--postgres", &url, "--amqp", &amqp]).await?;
+        let tasks = Tasks::new();
+        let db = Db::open_postgres(&PostgresOptions::new(&url, "engine")).await?;
+        migrations::up::<migrations::Engine>(db.writer()).await?;
+        let broker = RabbitMq::start(broker(&amqp, &STEPS, "bench"), &tasks)?;
+        until_connected(&broker).await?;
+        let engine = engine(db, &broker, &tasks, false).await?;
+        let groups = groups(&services, &participants)?;
+        let entry = Arc::new(Direct { engine });
+        let held = Held::Processes { _participants: Box::new(participants), _vhost: vhost };
+        let effects = Effects::Participants(effects);
+        Ok(Self { entry, groups, services: Some(services), effects, tasks, _held: held })
+    }
+
+    /// The baseline, on services of its own.
+    pub(crate) async fn baseline() -> anyhow::Result<Self> {
+        let services = Services::private().await;
+        let vhost = services.vhost().await;
+        let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
+        baseline::create_tables(&url).await?;
+        let participants = children(&["participants", "--baseline", "--postgres", &url, "--amqp", &amqp]).await?;
+        let tasks = Tasks::new();
+        let entry = Baseline::start(&url, &amqp, &tasks).await?;
+        let groups = groups(&services, &participants)?;
+        let held = Held::Processes { _participants: Box::new(participants), _vhost: vhost };
+        let effects = Effects::Baseline { postgres: url };
+        Ok(Self { entry, groups, services: Some(services), effects, tasks, _held: held })
+    }
+
+    /// Effects that were made more than once.
+    pub(crate) async fn doubled(&self) -> anyhow::Result<u64> {
+        match &self.effects {
+            Effects::Baseline { postgres } => baseline::doubled(postgres).await,
+            Effects::Participants(databases) => {
+                let mut doubled = 0;
+                for db in databases {
+                    doubled += job::doubled(db.reader()).await?;
+                }
+                Ok(doubled)
+            }
+        }
+    }
+
+    pub(crate) async fn end(self) {
+        self.tasks.shutdown(Duration::from_secs(20)).await;
+    }
+}
+
+/// This program again, in another role.
+async fn children(args: &[&str]) -> anyhow::Result<Process> {
+    let here = std::env::current_exe().context("this program has no path")?;
+    let process = Process::start(Program::new(here, args))?;
+    process.line(READY_MAX, "a child process", |line| line.contains("ready").then_some(())).await;
+    Ok(process)
+}
+
+/// Who takes processor time beside each other.
+fn groups(services: &PrivateServices, participants: &Process) -> anyhow::Result<Vec<Group>> {
+    let directory = services.directory();
+    let found = |name, program| Group::found(name, program, directory).with_context(|| format!("no process of {name}"));
+    Ok(vec![
+        Group::of_one("orchestrator", std::process::id()),
+        Group::of("participants", participants.id()),
+        found("postgres", "postgres")?,
+        found("rabbitmq", "beam")?,
+    ])
+}
+
+async fn prepare(db: &Db) -> anyhow::Result<()> {
+    // Any ladder of an owner has the inbox.
+    migrations::up::<migrations::Notify>(db.writer()).await?;
+    job::create_effects(db.writer()).await?;
+    Ok(())
+}
+
+fn serve(step: &'static str, db: Db, transport: &dyn Transport, tasks: &Tasks) {
+    let options = participant_kit::Options { prefetch: 256, batch_max: 256, ..participant_kit::Options::default() };
+    participant_kit::serve(Arc::new(TransactionalHandler::new(db, Worker(step))), transport, tasks, options);
+}
+
+async fn engine(db: Db, transport: &dyn Transport, tasks: &Tasks, alone: bool) -> anyhow::Result<Engine> {
+    let store: Arc<dyn Store> = Arc::new(SqlStore::new(db));
+    let options = Options { alone, ..Options::default() };
+    let catalog = job::catalog()?;
+    Ok(Engine::start(store, transport, &catalog, Arc::new(RandomEntropy), tasks, options).await?)
+}
+
+fn broker(url: &str, participants: &[&str], name: &str) -> rabbitmq::Options {
+    let queues = transport::topology::queues(participants.iter().copied());
+    rabbitmq::Options { name: name.to_owned(), ..rabbitmq::Options::new(url, queues) }
+}
+
+async fn until_connected(broker: &RabbitMq) -> anyhow::Result<()> {
+    testkit::eventually(READY_MAX, "the broker", async || broker.trouble().map_or(Ok(()), Err)).await;
+    Ok(())
+}
+
+/// The participants' process: serves until it is killed.
+pub(crate) async fn participants(postgres: &str, amqp: &str, naive: bool) -> anyhow::Result<()> {
+    let tasks = Tasks::new();
+    if naive {
+        baseline::participants(postgres, amqp, &tasks).await?;
+        crate::say("ready");
+        tasks.stopping().await;
+        return Ok(());
+    }
+    let broker = RabbitMq::start(broker(amqp, &STEPS, "bench participants"), &tasks)?;
+    for step in STEPS {
+        let options = PostgresOptions { connections: 4, ..PostgresOptions::new(postgres, step) };
+        serve(step, Db::open_postgres(&options).await?, &broker, &tasks);
+    }
+    until_connected(&broker).await?;
+    crate::say("ready");
+    tasks.stopping().await;
+    Ok(())
+}
+
+/// Sagas that enter at the engine itself.
+struct Direct {
+    engine: Engine,
+}
+
+#[async_trait]
+impl Entry for Direct {
+    async fn run(&self, number: u64, refuse: bool) -> anyhow::Result<()> {
+        let request = StartRequest {
+            tenant: "bench".to_owned(),
+            principal: "bench".to_owned(),
+            actor: "client:bench".to_owned(),
+            idempotency_key: format!("{}-{number}", std::process::id()),
+            definition: "errand".to_owned(),
+            key: None,
+            input: json!({ "refuse": refuse }),
+        };
+        let StartAnswer::Started(started) = self.engine.begin(request).await? else { bail!("a saga was not started") };
+        let saga_id = started.snapshot.header.id;
+        let ended = self.engine.wait_for_end(saga_id, SAGA_MAX).await?.context("a saga is gone")?;
+        let wanted = if refuse { Status::Compensated } else { Status::Completed };
+        if ended.saga.status() != wanted {
+            bail!("saga {saga_id} is {:?}", ended.saga.status());
+        }
+        Ok(())
+    }
+}
