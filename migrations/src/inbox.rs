@@ -1,9 +1,8 @@
 //! The inbox table: one row per effect, primary key = the key alone.
 //!
 //! Shared by the ladders of the owners that host participants; each calls [`up`] in its first step, and climbs
-//! [`Announcing`] later. Not for what
-//! the columns mean while an effect lives: the participant kit alone reads and writes them. Must hold: nothing
-//! here can name an owner's table, and a row is found by its key whatever participant wrote it.
+//! [`Announcing`] later. Not for what the columns mean while an effect lives: the participant kit alone reads and writes
+//! them. Must hold: nothing here can name an owner's table, and a row is found by its key whatever participant wrote it.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{big_integer, big_integer_null, boolean, integer, pk_uuid, string, text_null, uuid};

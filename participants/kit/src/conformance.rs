@@ -11,6 +11,8 @@ use saga_defs::{Command, Outcome, Timestamp, Verb, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::Effect;
+
 /// Most times a command is sent again before a rule gives up waiting for a definite answer.
 const ATTEMPTS_MAX: u32 = 400;
 /// Wait between two attempts.
@@ -68,6 +70,15 @@ pub fn command(participant: &str, key: Uuid, verb: Verb, attempt: u32, payload: 
         deadline: Timestamp(i64::MAX),
         payload,
     }
+}
+
+/// The first call for a saga's step that is named like its participant.
+#[must_use]
+pub fn effect(participant: &str, saga_id: Uuid, payload: Value) -> Effect {
+    let key = ids::effect_key(saga_id, participant, 0);
+    let command = Command { saga_id, ..command(participant, key, Verb::Execute, 1, payload) };
+    let provider_key = ids::provider_key(key, Verb::Execute);
+    Effect { command, provider_key, provider_ref: None, output: None, interrupted: false }
 }
 
 /// Runs every rule.

@@ -12,8 +12,7 @@ use fixture::{Owned, Stack};
 use notify::{Notify, Options};
 use participant_kit::{Effect, External, conformance};
 use runtime::http::{Role, Token, Tokens, auth, identify};
-use saga_defs::ids::{effect_key, provider_key};
-use saga_defs::{Command, Outcome, Timestamp, Verb};
+use saga_defs::{Outcome, Timestamp, Verb};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -23,21 +22,12 @@ async fn database(stack: Stack) -> Owned {
 }
 
 fn effect(saga: u128) -> Effect {
-    let saga_id = Uuid::from_u128(saga);
-    let key = effect_key(saga_id, "notify", 0);
     let payload = json!({
         "patient": {"name": "Ada Lovelace", "phone": "+15005550006", "email": "ada@example.org"},
         "appointment_id": Uuid::from_u128(saga + 1_000),
         "starts_at": 0,
     });
-    let command = Command { saga_id, ..conformance::command("notify", key, Verb::Execute, 1, payload) };
-    Effect {
-        command,
-        provider_key: provider_key(key, Verb::Execute),
-        provider_ref: None,
-        output: None,
-        interrupted: false,
-    }
+    conformance::effect("notify", Uuid::from_u128(saga), payload)
 }
 
 async fn record(db: &Db, saga: u128, at: i64, outcome: Outcome) {

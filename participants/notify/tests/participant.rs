@@ -16,8 +16,7 @@ use providers::{Counts, Filter, Kind, Providers};
 use runtime::breaker::State;
 use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
-use saga_defs::ids::{effect_key, provider_key};
-use saga_defs::{Command, Outcome, Verb};
+use saga_defs::Outcome;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -109,21 +108,12 @@ impl Script {
 }
 
 fn effect(saga: u128, phone: &str) -> Effect {
-    let saga_id = Uuid::from_u128(saga);
-    let key = effect_key(saga_id, "notify", 0);
     let payload = json!({
         "patient": {"name": "Ada Lovelace", "phone": phone, "email": "ada@example.org"},
         "appointment_id": Uuid::from_u128(77),
         "starts_at": 1_790_000_000_000_000_i64,
     });
-    let command = Command { saga_id, ..conformance::command("notify", key, Verb::Execute, 1, payload) };
-    Effect {
-        command,
-        provider_key: provider_key(key, Verb::Execute),
-        provider_ref: None,
-        output: None,
-        interrupted: false,
-    }
+    conformance::effect("notify", Uuid::from_u128(saga), payload)
 }
 
 fn channel(verdict: &Verdict) -> String {

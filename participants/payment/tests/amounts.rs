@@ -12,8 +12,8 @@ use runtime::Tasks;
 use runtime::http::serve_here;
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
-use saga_defs::ids::{effect_key, provider_key};
-use saga_defs::{Command, Outcome, Verb};
+use saga_defs::ids::provider_key;
+use saga_defs::{Outcome, Verb};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -92,17 +92,8 @@ async fn cancel(State(it): State<Answers>) -> (StatusCode, Json<Value>) {
 
 /// A charge of 45.00 EUR.
 fn charge() -> Effect {
-    let saga_id = Uuid::from_u128(1);
-    let key = effect_key(saga_id, "payment", 0);
     let payload = json!({"amount": money(4_500, "EUR"), "payment_method": "tok_visa"});
-    let command = Command { saga_id, ..conformance::command("payment", key, Verb::Execute, 1, payload) };
-    Effect {
-        command,
-        provider_key: provider_key(key, Verb::Execute),
-        provider_ref: None,
-        output: None,
-        interrupted: false,
-    }
+    conformance::effect("payment", Uuid::from_u128(1), payload)
 }
 
 /// The undo of that charge, with what its execution answered.

@@ -17,8 +17,8 @@ use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
-use saga_defs::ids::{effect_key, provider_key};
-use saga_defs::{Command, Outcome, Verb};
+use saga_defs::ids::provider_key;
+use saga_defs::{Outcome, Verb};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -49,16 +49,7 @@ async fn world(slow_ms: u64, timeout_ms: u64) -> World {
 }
 
 fn effect_with(saga: u128, payload: Value) -> Effect {
-    let saga_id = Uuid::from_u128(saga);
-    let key = effect_key(saga_id, "payment", 0);
-    let command = Command { saga_id, ..conformance::command("payment", key, Verb::Execute, 1, payload) };
-    Effect {
-        command,
-        provider_key: provider_key(key, Verb::Execute),
-        provider_ref: None,
-        output: None,
-        interrupted: false,
-    }
+    conformance::effect("payment", Uuid::from_u128(saga), payload)
 }
 
 fn effect(saga: u128, token: &str) -> Effect {
