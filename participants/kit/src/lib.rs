@@ -7,6 +7,8 @@
 
 pub mod inbox;
 
+mod set_sql;
+
 mod rows;
 
 pub mod handler;

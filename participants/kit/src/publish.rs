@@ -81,7 +81,7 @@ impl Outgoing {
                         return;
                     }
                 }
-                taken = answered.recv_many(&mut buffer, message::BATCH_ITEMS_MAX), if open && room => {
+                taken = answered.recv_many(&mut buffer, self.options.reply_items_max), if open && room => {
                     open = taken > 0;
                     if !self.accept(std::mem::take(&mut buffer)).await {
                         return;

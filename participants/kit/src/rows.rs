@@ -4,18 +4,16 @@
 //! transactions never wait for each other in a ring; rows are read in a later statement than they are claimed,
 //! because parts of one statement share a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{OnConflict, Query};
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbErr, IntoActiveModel, Iterable, QueryOrder, QuerySelect, QueryTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
 use serde_json::Value;
 
 use crate::inbox::{self, Fit, State};
+use crate::set_sql;
 
 /// Most rows one statement names: both databases limit the number of bound parameters.
 pub(crate) const ROWS_MAX: usize = 1_000;
@@ -199,54 +197,64 @@ pub(crate) async fn claim(
     now: Timestamp,
     commands: &[&Command],
 ) -> Result<BTreeMap<Uuid, Claimed>, DbErr> {
-    let by_key: BTreeMap<Uuid, &Command> = commands.iter().map(|command| (command.key, *command)).collect();
-    let in_order: Vec<&Command> = by_key.into_values().collect();
-    let mut claimed = BTreeMap::new();
-    for chunk in in_order.chunks(ROWS_MAX) {
-        let fresh = insert(tx, participant, now, chunk).await?;
-        let rows = lock(tx, chunk.iter().map(|command| command.key)).await?;
-        claimed.extend(rows.into_iter().map(|row| (row.key, Claimed { fresh: fresh.contains(&row.key), row })));
-    }
-    Ok(claimed)
+    let row = |command: &&Command| (command.key, Model::claim(participant, command, now));
+    let wanted: BTreeMap<Uuid, Model> = commands.iter().map(row).collect();
+    let (fresh, known) = match tx.get_database_backend() {
+        DbBackend::Postgres => insert_then_lock(tx, wanted).await?,
+        _ => read_then_insert(tx, wanted).await?,
+    };
+    let claimed = |fresh| move |row: Model| (row.key, Claimed { fresh, row });
+    Ok(fresh.into_iter().map(claimed(true)).chain(known.into_iter().map(claimed(false))).collect())
 }
 
-/// Inserts what is not there yet; the keys that were not.
-async fn insert(
-    tx: &DatabaseTransaction,
-    participant: &str,
-    now: Timestamp,
-    commands: &[&Command],
-) -> Result<Vec<Uuid>, DbErr> {
-    let rows = commands.iter().map(|command| Model::claim(participant, command, now).into_active_model());
-    let mut insert = Entity::insert_many::<ActiveModel, _>(rows)
-        .on_conflict(OnConflict::column(Column::Key).do_nothing().to_owned())
-        .into_query();
-    insert.returning(Query::returning().column(Column::Key));
-    tx.query_all(&insert).await?.iter().map(|row| row.try_get_by_index(0)).collect()
+/// Rows that a claim made, and rows that it found.
+type FreshAndKnown = (Vec<Model>, Vec<Model>);
+
+/// Whoever wants a key that another transaction is inserting waits for it here.
+async fn insert_then_lock(tx: &DatabaseTransaction, wanted: BTreeMap<Uuid, Model>) -> Result<FreshAndKnown, DbErr> {
+    let backend = tx.get_database_backend();
+    let wanted: Vec<Model> = wanted.into_values().collect();
+    let inserted = tx.query_all_raw(set_sql::claim(backend, &wanted)).await?;
+    let inserted: BTreeSet<Uuid> = inserted.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
+    let (fresh, known): (Vec<Model>, Vec<Model>) = wanted.into_iter().partition(|row| inserted.contains(&row.key));
+    let known = lock(tx, known.into_iter().map(|row| row.key)).await?;
+    Ok((fresh, known))
+}
+
+/// There is one writer: nobody inserts in between.
+async fn read_then_insert(tx: &DatabaseTransaction, mut wanted: BTreeMap<Uuid, Model>) -> Result<FreshAndKnown, DbErr> {
+    let known = lock(tx, wanted.keys().copied()).await?;
+    for row in &known {
+        wanted.remove(&row.key);
+    }
+    let fresh: Vec<Model> = wanted.into_values().collect();
+    if !fresh.is_empty() {
+        tx.execute_raw(set_sql::claim(tx.get_database_backend(), &fresh)).await?;
+    }
+    Ok((fresh, known))
 }
 
 /// Reads and locks rows, in key order.
 pub(crate) async fn lock(tx: &DatabaseTransaction, keys: impl IntoIterator<Item = Uuid>) -> Result<Vec<Model>, DbErr> {
-    Entity::find().filter(Column::Key.is_in(keys)).order_by_asc(Column::Key).lock_exclusive().all(tx).await
+    let keys: Vec<Uuid> = keys.into_iter().collect();
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    Entity::find().from_raw_sql(set_sql::lock(tx.get_database_backend(), &keys)).all(tx).await
 }
 
 /// Writes back rows that this transaction holds.
 pub(crate) async fn save(tx: &DatabaseTransaction, rows: &[Model]) -> Result<(), DbErr> {
-    let changeable = Column::iter().filter(|column| !matches!(column, Column::Key | Column::CreatedAt));
-    let update = OnConflict::column(Column::Key).update_columns(changeable).to_owned();
-    for chunk in rows.chunks(ROWS_MAX) {
-        let insert = Entity::insert_many::<ActiveModel, _>(chunk.iter().cloned().map(Model::into_active_model))
-            .on_conflict(update.clone())
-            .into_query();
-        tx.execute(&insert).await?;
+    if !rows.is_empty() {
+        tx.execute_raw(set_sql::save(tx.get_database_backend(), rows)).await?;
     }
     Ok(())
 }
 
 /// Gives back claims that nothing came of.
 pub(crate) async fn forget(tx: &DatabaseTransaction, keys: &[Uuid]) -> Result<(), DbErr> {
-    for chunk in keys.chunks(ROWS_MAX) {
-        Entity::delete_many().filter(Column::Key.is_in(chunk.iter().copied())).exec(tx).await?;
+    if !keys.is_empty() {
+        tx.execute_raw(set_sql::forget(tx.get_database_backend(), keys)).await?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use saga_defs::DeadLetter;
+use saga_defs::{DeadLetter, message};
 use tokio::sync::mpsc;
 use transport::{Consumer, Delivery, Queue, Transport};
 
@@ -27,6 +27,8 @@ pub struct Options {
     pub batch_max: usize,
     /// Most replies waiting for the publisher, and most of its messages waiting for their confirms.
     pub replies_max: usize,
+    /// Most replies in one message.
+    pub reply_items_max: usize,
     /// Wait before a batch that met a failed database is handled again; doubled each time up to the maximum.
     pub backoff: Duration,
     /// Longest such wait.
@@ -43,6 +45,7 @@ impl Default for Options {
             prefetch: 64,
             batch_max: 32,
             replies_max: 256,
+            reply_items_max: message::BATCH_ITEMS_MAX,
             backoff: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             poison_attempts_max: 5,
