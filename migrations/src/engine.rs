@@ -7,6 +7,7 @@ use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{
     big_integer, big_integer_null, integer, pk_uuid, string, string_null, text, text_null, uuid, uuid_null,
 };
+use sea_orm_migration::sea_orm::DbBackend;
 
 /// The ladder of the owner `engine`.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub struct Engine;
 #[async_trait::async_trait]
 impl MigratorTrait for Engine {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(DeadLetters), Box::new(CommitFates)]
+        vec![Box::new(First), Box::new(DeadLetters), Box::new(CommitFates), Box::new(Room)]
     }
 }
 
@@ -84,6 +85,31 @@ impl MigrationTrait for CommitFates {
     #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(commit_fates()).await
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+}
+
+/// Leaves room beside each saga for its next versions.
+struct Room;
+
+impl MigrationName for Room {
+    fn name(&self) -> &str {
+        "engine_0004_room"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Room {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.get_database_backend() != DbBackend::Postgres {
+            return Ok(());
+        }
+        // A saga's new version goes into the page of the old one, and no index is touched: a heap-only update.
+        manager.get_connection().execute_unprepared("alter table sagas set (fillfactor = 50)").await.map(|_| ())
     }
 
     fn use_transaction(&self) -> Option<bool> {

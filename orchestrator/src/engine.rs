@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use crate::definitions::Definitions;
 use crate::entropy::Entropy;
-use crate::hints::Hints;
+use crate::hints::{Hints, Watch};
+use crate::hot::Hot;
 use crate::options::Options;
 use crate::outbound::Outbound;
 use crate::replay::{LetterAnswer, LetterRequest};
@@ -57,6 +58,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             outbound: Outbound::new(transport.publisher(), options.in_flight_max),
             hints: Hints::default(),
+            hot: Hot::new(options.hot_max),
             foreign,
             aside,
             tasks: tasks.clone(),
@@ -72,7 +74,10 @@ impl Engine {
         tasks.spawn_vital("confirm", relay::confirm(Arc::clone(&shared)));
         tasks.spawn_vital("relay", relay::run(Arc::clone(&shared)));
         tasks.spawn_vital("timers", timers::run(Arc::clone(&shared)));
-        tasks.spawn_vital("hints", hints::run(Arc::clone(&shared)));
+        // Alone, every commit is this process's own, and tells by itself.
+        if !shared.options.alone {
+            tasks.spawn_vital("hints", hints::run(Arc::clone(&shared)));
+        }
         if shared.options.hints && !shared.options.alone {
             tasks.spawn_vital("hear", hints::hear(Arc::clone(&shared), transport.hints()));
         }
@@ -128,14 +133,17 @@ impl Engine {
             mpsc::error::TrySendError::Closed(_) => Error::Stopping,
         })?;
         match self.answer(verdict).await? {
-            StartVerdict::Created(snapshot) => {
-                Ok(StartAnswer::Started(Box::new(Started { snapshot: *snapshot, replayed: false })))
+            StartVerdict::Created(snapshot, watch) => {
+                Ok(StartAnswer::Started(Box::new(Started { snapshot: *snapshot, replayed: false, watch })))
             }
             StartVerdict::KeyTaken { same: false, .. } => Ok(StartAnswer::KeyReused),
-            StartVerdict::KeyTaken { saga_id, same: true } => match self.get(saga_id).await? {
-                Some(snapshot) => Ok(StartAnswer::Started(Box::new(Started { snapshot, replayed: true }))),
-                None => Err(Error::NoAnswer),
-            },
+            StartVerdict::KeyTaken { saga_id, same: true } => {
+                let watch = self.shared.hints.watch(saga_id);
+                match self.get(saga_id).await? {
+                    Some(snapshot) => Ok(StartAnswer::Started(Box::new(Started { snapshot, replayed: true, watch }))),
+                    None => Err(Error::NoAnswer),
+                }
+            }
             StartVerdict::BusinessKeyTaken { saga_id } => Ok(StartAnswer::BusinessKeyTaken { saga_id }),
         }
     }
@@ -212,40 +220,55 @@ impl Engine {
     /// # Errors
     /// When the store fails.
     pub async fn wait(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
-        self.wait_until(saga_id, limit, Saga::is_answered).await
+        let watch = self.shared.hints.watch(saga_id);
+        match self.get(saga_id).await? {
+            Some(snapshot) => self.until(snapshot, watch, limit, Saga::is_answered).await,
+            None => Ok(None),
+        }
     }
 
-    /// As [`Engine::wait`], until the saga has ended or is stuck.
+    /// As [`Engine::wait`], for a saga that was started just now.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn wait_for_end(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
-        self.wait_until(saga_id, limit, |saga| saga.is_ended() || saga.stuck.is_some()).await
+    pub async fn follow(&self, started: Started, limit: Duration) -> Result<Option<Snapshot>, Error> {
+        self.until(started.snapshot, started.watch, limit, Saga::is_answered).await
+    }
+
+    /// As [`Engine::follow`], until the saga has ended or is stuck.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn follow_to_end(&self, started: Started, limit: Duration) -> Result<Option<Snapshot>, Error> {
+        let reached = |saga: &Saga| saga.is_ended() || saga.stuck.is_some();
+        self.until(started.snapshot, started.watch, limit, reached).await
     }
 
     /// Waits for something that implies an answer: nobody is told of what comes before.
-    async fn wait_until(
+    async fn until(
         &self,
-        saga_id: Uuid,
+        mut snapshot: Snapshot,
+        mut watch: Watch,
         limit: Duration,
         reached: impl Fn(&Saga) -> bool,
     ) -> Result<Option<Snapshot>, Error> {
         let deadline = tokio::time::Instant::now() + limit;
-        let mut hint = self.shared.hints.subscribe(saga_id);
-        loop {
-            let found = self.get(saga_id).await?;
-            let Some(snapshot) = found else { return Ok(None) };
-            if reached(&snapshot.saga) {
-                return Ok(Some(snapshot));
-            }
-            let version = snapshot.saga.version;
-            tokio::select! {
+        while !reached(&snapshot.saga) {
+            let heard = tokio::select! {
                 biased;
-                told = hint.wait_for(|told| *told > version) => if told.is_err() { return Ok(Some(snapshot)) },
-                () = self.shared.tasks.stopping() => return Ok(Some(snapshot)),
-                () = tokio::time::sleep_until(deadline) => return Ok(Some(snapshot)),
-            }
+                heard = watch.newer_than(snapshot.saga.version) => heard,
+                () = self.shared.tasks.stopping() => break,
+                () = tokio::time::sleep_until(deadline) => break,
+            };
+            snapshot = match heard {
+                Some(heard) => Arc::unwrap_or_clone(heard),
+                None => match self.get(watch.saga_id()).await? {
+                    Some(snapshot) => snapshot,
+                    None => return Ok(None),
+                },
+            };
         }
+        Ok(Some(snapshot))
     }
 }
 

@@ -10,9 +10,11 @@ use saga_core::{Answer, Context, FORMAT, Ignored, Input, Refusal, Saga};
 use saga_defs::catalog::Loaded;
 use saga_defs::{Command, Timestamp};
 use saga_store::{Guard, Header, HistoryRow, StartKey, State, Stored, Transition};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::entropy::Entropy;
+use crate::hints::{Hints, Watch};
 use crate::request::Snapshot;
 use crate::work::{StartWork, Work};
 
@@ -30,6 +32,34 @@ pub(crate) struct Group {
     pub(crate) snapshot: Snapshot,
     pub(crate) said: Vec<(Work, Said)>,
     pub(crate) transition: Option<Transition>,
+    input: Arc<Value>,
+}
+
+impl Group {
+    /// Whether every input moved the saga.
+    pub(crate) fn moved_by_all(&self) -> bool {
+        self.said.iter().all(|(_, said)| matches!(said, Said::Applied))
+    }
+
+    /// The inputs, to be decided again.
+    pub(crate) fn into_works(self) -> impl Iterator<Item = Work> {
+        self.said.into_iter().map(|(work, _)| work)
+    }
+
+    /// The saga as it will be stored; none when nothing more is expected to move it.
+    pub(crate) fn stored(&self) -> Option<Stored> {
+        stored(&self.snapshot, &self.input)
+    }
+}
+
+fn stored(snapshot: &Snapshot, input: &Arc<Value>) -> Option<Stored> {
+    let Snapshot { header, saga, .. } = snapshot;
+    let state = State::Known(Box::new(saga.clone()));
+    (!saga.is_ended() && saga.stuck.is_none()).then(|| Stored {
+        header: header.clone(),
+        state,
+        input: Arc::clone(input),
+    })
 }
 
 /// Starts with one key: the first makes the saga, the others get its answer.
@@ -38,6 +68,15 @@ pub(crate) struct StartGroup {
     pub(crate) snapshot: Snapshot,
     pub(crate) starts: Vec<StartWork>,
     pub(crate) transition: Transition,
+    /// Made before anything can move the saga, so that who waits for it need not read it.
+    pub(crate) watch: Watch,
+}
+
+impl StartGroup {
+    /// As [`Group::stored`].
+    pub(crate) fn stored(&self) -> Option<Stored> {
+        stored(&self.snapshot, &self.starts.first()?.input)
+    }
 }
 
 /// A batch by what its inputs belong to.
@@ -65,7 +104,7 @@ pub(crate) fn split(batch: Vec<Work>) -> Split {
 }
 
 /// The first of equal starts becomes a new saga.
-pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, now: Timestamp) -> StartGroup {
+pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, hints: &Hints, now: Timestamp) -> StartGroup {
     let first = &starts[0];
     let header = Header {
         id: entropy.id(now),
@@ -94,20 +133,23 @@ pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, now: Timestam
         input: Arc::clone(&first.input),
     };
     let snapshot = Snapshot { header: header.clone(), saga: applied.saga.clone(), loaded: Arc::clone(&first.loaded) };
+    let watch = hints.watch(header.id);
     let transition = Transition { header, guard, saga: applied.saga, history: vec![row], commands: applied.commands };
-    StartGroup { snapshot, starts, transition }
+    StartGroup { snapshot, starts, transition, watch }
 }
 
 /// Folds inputs into a stored saga. `Err` gives them back when this build can't read it.
 pub(crate) fn fold(
-    stored: &Stored,
-    loaded: Option<Arc<Loaded>>,
+    stored: Stored,
+    definition: impl FnOnce(&Header) -> Option<Arc<Loaded>>,
     batch: Vec<Work>,
     now: Timestamp,
 ) -> Result<Group, Vec<Work>> {
-    let (State::Known(base), Some(loaded)) = (&stored.state, loaded) else { return Err(batch) };
-    let context = context(&stored.header, &loaded, &stored.input);
-    let mut saga: Saga = (**base).clone();
+    let Stored { header, state, input: document } = stored;
+    let (State::Known(base), Some(loaded)) = (state, definition(&header)) else { return Err(batch) };
+    let expected = base.version;
+    let context = context(&header, &loaded, &document);
+    let mut saga: Saga = *base;
     let mut history = Vec::new();
     let mut commands: Vec<Command> = Vec::new();
     let mut said = Vec::with_capacity(batch.len());
@@ -125,14 +167,14 @@ pub(crate) fn fold(
         said.push((work, answer));
     }
     let transition = (!history.is_empty()).then(|| Transition {
-        header: stored.header.clone(),
-        guard: Guard::Version(base.version),
+        header: header.clone(),
+        guard: Guard::Version(expected),
         saga: saga.clone(),
         history,
         commands,
     });
-    let snapshot = Snapshot { header: stored.header.clone(), saga, loaded };
-    Ok(Group { snapshot, said, transition })
+    let snapshot = Snapshot { header, saga, loaded };
+    Ok(Group { snapshot, said, transition, input: document })
 }
 
 fn context<'a>(header: &'a Header, loaded: &'a Loaded, input: &'a serde_json::Value) -> Context<'a> {

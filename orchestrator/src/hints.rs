@@ -1,7 +1,9 @@
 //! Wakes those who wait for a saga, in this process and in others.
 //!
-//! A hint is one message for all sagas of a commit that can answer a wait. Hints may be lost: whoever waits also looks at
-//! the row, and all waited sagas are asked for in one query every now and then. Must hold: subscribe, then read the row, then wait; never the other way round.
+//! A hint is one message for all sagas of a commit that can answer a wait. Within a process it carries the saga as it
+//! was committed, so that nobody who waits here reads the row again. Hints may be lost: waited sagas are asked for
+//! every now and then, many in one query. Must hold: watch, then read the row or let the saga move, then wait; never the other
+//! way round.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,50 +13,109 @@ use runtime::Pause;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::request::Snapshot;
 use crate::shared::Shared;
 
 /// Wait after the store failed, doubled up to its bound.
 const PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(2));
 
+/// Waited sagas that are looked at in one round.
+const ROUND_MAX: usize = 1_024;
+
 /// A saga and the version that it has reached.
-pub(crate) type Hint = (Uuid, u64);
+type Hint = (Uuid, u64);
+
+/// The newest that is known of a waited saga.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    version: u64,
+    /// The saga at that version; none when it moved elsewhere.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+type Waited = Arc<Mutex<BTreeMap<Uuid, watch::Sender<Heard>>>>;
 
 /// Who waits for what.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
-    waited: Mutex<BTreeMap<Uuid, watch::Sender<u64>>>,
+    waited: Waited,
 }
 
 impl Hints {
     /// Hears of every version from now on that may answer a wait.
-    pub(crate) fn subscribe(&self, saga_id: Uuid) -> watch::Receiver<u64> {
-        let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
-        waited.retain(|_, sender| sender.receiver_count() > 0);
-        waited.entry(saga_id).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    pub(crate) fn watch(&self, saga_id: Uuid) -> Watch {
+        let heard = lock(&self.waited).entry(saga_id).or_default().subscribe();
+        Watch { saga_id, heard: Some(heard), waited: Arc::clone(&self.waited) }
     }
 
     /// Tells that a saga has reached this version.
-    pub(crate) fn tell(&self, saga_id: Uuid, version: u64) {
-        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = waited.get(&saga_id) {
-            sender.send_if_modified(|known| std::mem::replace(known, version.max(*known)) < version);
+    fn tell(&self, saga_id: Uuid, version: u64, snapshot: Option<&Snapshot>) {
+        if let Some(sender) = lock(&self.waited).get(&saga_id) {
+            sender.send_if_modified(|heard| {
+                let newer = heard.version < version;
+                if newer {
+                    *heard = Heard { version, snapshot: snapshot.cloned().map(Arc::new) };
+                }
+                newer
+            });
         }
     }
 
-    fn waited(&self) -> Vec<Uuid> {
-        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
-        waited.iter().filter(|(_, sender)| sender.receiver_count() > 0).map(|(id, _)| *id).collect()
+    /// Waited sagas from this one on, in order.
+    fn waited(&self, from: Uuid) -> Vec<Uuid> {
+        lock(&self.waited).range(from..).map(|(id, _)| *id).take(ROUND_MAX).collect()
+    }
+}
+
+fn lock(waited: &Waited) -> std::sync::MutexGuard<'_, BTreeMap<Uuid, watch::Sender<Heard>>> {
+    waited.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hears of one saga, from the moment it was made.
+#[derive(Debug)]
+pub struct Watch {
+    saga_id: Uuid,
+    /// Taken when it is dropped.
+    heard: Option<watch::Receiver<Heard>>,
+    waited: Waited,
+}
+
+impl Watch {
+    /// Which saga.
+    pub(crate) fn saga_id(&self) -> Uuid {
+        self.saga_id
+    }
+
+    /// Waits for a version above `version`: the saga at that version, or none when its row must be read.
+    pub(crate) async fn newer_than(&mut self, version: u64) -> Option<Arc<Snapshot>> {
+        match &mut self.heard {
+            // The sender stays for as long as somebody watches.
+            Some(heard) => heard.wait_for(|heard| heard.version > version).await.ok()?.snapshot.clone(),
+            None => None,
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut waited = lock(&self.waited);
+        self.heard = None;
+        if waited.get(&self.saga_id).is_some_and(|sender| sender.receiver_count() == 0) {
+            waited.remove(&self.saga_id);
+        }
     }
 }
 
 /// Tells everyone who waits for these sagas, here and elsewhere.
-pub(crate) fn tell(shared: &Shared, hints: &[Hint]) {
-    if hints.is_empty() {
-        return;
+pub(crate) fn tell<'a>(shared: &Shared, moved: impl Iterator<Item = &'a Snapshot>) {
+    let mut hints: Vec<Hint> = Vec::new();
+    for snapshot in moved {
+        let (id, version) = (snapshot.header.id, snapshot.saga.version);
+        shared.hints.tell(id, version, Some(snapshot));
+        hints.push((id, version));
     }
-    hints.iter().for_each(|&(id, version)| shared.hints.tell(id, version));
-    if shared.options.hints && !shared.options.alone {
-        shared.outbound.hint(&serde_json::to_string(hints).expect("ids and numbers are JSON"));
+    if !hints.is_empty() && shared.options.hints && !shared.options.alone {
+        shared.outbound.hint(&serde_json::to_string(&hints).expect("ids and numbers are JSON"));
     }
 }
 
@@ -70,25 +131,27 @@ pub(crate) async fn hear(shared: Arc<Shared>, mut hints: Box<dyn transport::Hint
         match serde_json::from_str::<Vec<Hint>>(&hint) {
             Ok(hints) => {
                 metrics::counter!("bookend_hints_heard_total").increment(hints.len() as u64);
-                hints.into_iter().for_each(|(id, version)| shared.hints.tell(id, version));
+                hints.into_iter().for_each(|(id, version)| shared.hints.tell(id, version, None));
             }
             Err(error) => tracing::debug!(%error, "a hint of another build is not understood"),
         }
     }
 }
 
-/// Looks at all waited sagas every now and then, in case a hint was lost.
+/// Looks at waited sagas every now and then, so many at a time, in case a hint was lost.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pause = PAUSE;
+    let mut from = Uuid::nil();
     while shared.tasks.sleep(shared.options.hints_every).await {
-        let waited = shared.hints.waited();
-        if waited.is_empty() {
+        let round = shared.hints.waited(from);
+        from = round.last().filter(|_| round.len() == ROUND_MAX).map_or(Uuid::nil(), |last| next(*last));
+        if round.is_empty() {
             continue;
         }
-        match shared.store.versions(&waited).await {
+        match shared.store.answered(&round).await {
             Ok(versions) => {
                 pause.reset();
-                versions.into_iter().for_each(|(id, version)| shared.hints.tell(id, version));
+                versions.into_iter().for_each(|(id, version)| shared.hints.tell(id, version, None));
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "waited sagas could not be looked at");
@@ -96,4 +159,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+fn next(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().wrapping_add(1))
 }

@@ -35,6 +35,8 @@ mod relay;
 
 mod hints;
 
+mod hot;
+
 mod handover;
 
 mod gauges;
@@ -47,6 +49,7 @@ mod engine;
 
 pub use engine::Engine;
 pub use entropy::{Entropy, RandomEntropy, SeededEntropy};
+pub use hints::Watch;
 pub use options::Options;
 pub use replay::{LetterAction, LetterAnswer, LetterRefusal, LetterRequest};
 pub use request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};

@@ -11,6 +11,8 @@ pub struct Options {
     pub queue: usize,
     /// Inputs of one commit.
     pub batch_max: usize,
+    /// Sagas kept in memory as they were committed last, so that the next input need not read them.
+    pub hot_max: usize,
     /// Reply messages taken but not acknowledged.
     pub prefetch: usize,
     /// Messages handed to the transport and not settled.
@@ -33,9 +35,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            workers: 2,
+            // One batch of many costs less than two of half as many, on any database.
+            workers: 1,
             queue: 1_024,
             batch_max: 256,
+            hot_max: 4_096,
             prefetch: 512,
             in_flight_max: 2_048,
             relay_every: Duration::from_millis(250),

@@ -11,6 +11,8 @@ use saga_store::Header;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::hints::Watch;
+
 /// A saga as it is at one version.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -48,7 +50,7 @@ impl std::fmt::Debug for StartRequest {
 }
 
 /// What came of a start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum StartAnswer {
     /// The saga exists.
     Started(Box<Started>),
@@ -66,12 +68,14 @@ pub enum StartAnswer {
 }
 
 /// A saga that exists, by this request or an equal one before it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Started {
     /// The saga as it is now.
     pub snapshot: Snapshot,
     /// An equal request had started it before.
     pub replayed: bool,
+    /// Hears of the saga since then, for [`Engine::follow`](crate::Engine::follow).
+    pub watch: Watch,
 }
 
 /// A person's or client's wish about a saga.

@@ -12,7 +12,7 @@ use transport::Queue;
 use crate::Error;
 use crate::dead_letters::Aside;
 use crate::fold::{Group, Said, StartGroup};
-use crate::hints::{self, Hint};
+use crate::hints;
 use crate::request::Snapshot;
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, Receipt, StartVerdict, Work};
@@ -42,9 +42,7 @@ pub(crate) async fn committed(
         }
     }
     won.iter().for_each(|group| report(&group.snapshot));
-    let answered = won.iter().filter(|group| group.snapshot.saga.is_answered());
-    let hints: Vec<Hint> = answered.map(|group| (group.snapshot.header.id, group.snapshot.saga.version)).collect();
-    hints::tell(shared, &hints);
+    hints::tell(shared, won.iter().map(|group| &group.snapshot).filter(|snapshot| snapshot.saga.is_answered()));
     groups(shared, won, now).await;
     for (group, outcome) in starting.into_iter().zip(for_starting) {
         again.extend(started(group, outcome));
@@ -54,7 +52,8 @@ pub(crate) async fn committed(
 
 /// Answers equal starts; gives them back when they must be decided again.
 fn started(group: StartGroup, outcome: &Outcome) -> Vec<Work> {
-    let StartGroup { snapshot, starts, .. } = group;
+    let StartGroup { snapshot, starts, watch, .. } = group;
+    let mut watch = Some(watch);
     let (saga_id, fingerprint, created) = match outcome {
         Outcome::Lost => return starts.into_iter().map(|start| Work::Start(Box::new(start))).collect(),
         Outcome::BusinessKeyTaken { saga_id } => {
@@ -68,9 +67,9 @@ fn started(group: StartGroup, outcome: &Outcome) -> Vec<Work> {
         Outcome::KeyTaken { saga_id, fingerprint } => (*saga_id, fingerprint.clone(), false),
     };
     for (index, start) in starts.into_iter().enumerate() {
-        let verdict = if created && index == 0 {
+        let verdict = if let Some(watch) = watch.take_if(|_| created && index == 0) {
             count_start(&start.loaded.definition.name, "new");
-            StartVerdict::Created(Box::new(snapshot.clone()))
+            StartVerdict::Created(Box::new(snapshot.clone()), watch)
         } else {
             let same = start.fingerprint == fingerprint;
             count_start(&start.loaded.definition.name, if same { "replayed" } else { "conflict" });

@@ -13,6 +13,7 @@ use crate::definitions::Definitions;
 use crate::entropy::Entropy;
 use crate::handover::Foreign;
 use crate::hints::Hints;
+use crate::hot::Hot;
 use crate::options::Options;
 use crate::outbound::Outbound;
 use crate::work::Work;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) definitions: Definitions,
     pub(crate) outbound: Outbound,
     pub(crate) hints: Hints,
+    pub(crate) hot: Hot,
     /// Replies that instances of another build must apply.
     pub(crate) foreign: mpsc::Sender<Foreign>,
     /// What can't be handled.

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::Error;
+use crate::hints::Watch;
 use crate::request::Snapshot;
 
 /// One input on its way to its saga.
@@ -54,7 +55,7 @@ impl std::fmt::Debug for StartWork {
 /// What came of a start.
 #[derive(Debug)]
 pub(crate) enum StartVerdict {
-    Created(Box<Snapshot>),
+    Created(Box<Snapshot>, Watch),
     KeyTaken { saga_id: Uuid, same: bool },
     BusinessKeyTaken { saga_id: Uuid },
 }

@@ -4,11 +4,13 @@
 //! client or another worker; a lost answer of a commit is asked for, never guessed; a batch that the store refuses
 //! is halved until the guilty input stands alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Pause;
-use saga_store::{Batch, Committed, Error as StoreError, Outcome};
+use saga_defs::Timestamp;
+use saga_store::{Batch, Committed, Error as StoreError, Loaded, Outcome};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -113,21 +115,51 @@ enum Attempt {
 }
 
 async fn attempt(shared: &Shared, batch: Vec<Work>) -> Attempt {
-    let Split { sagas, starts } = fold::split(batch);
+    let Split { mut sagas, starts } = fold::split(batch);
+    let now = match shared.store.load(&[]).await {
+        Ok(loaded) => loaded.now,
+        Err(error) => return failed(&error, regroup(sagas.into_values().flatten(), starts.into_values().flatten())),
+    };
+    let mut moving = fold_hot(shared, &mut sagas, now);
     let ids: Vec<Uuid> = sagas.keys().copied().collect();
     let loaded = match shared.store.load(&ids).await {
         Ok(loaded) => loaded,
-        Err(error) => return failed(&error, regroup(sagas.into_values().flatten(), starts.into_values().flatten())),
+        Err(error) => {
+            let works = sagas.into_values().flatten().chain(moving.into_iter().flat_map(Group::into_works));
+            return failed(&error, regroup(works, starts.into_values().flatten()));
+        }
     };
+    moving.extend(fold_loaded(shared, sagas, loaded).await);
+    let begin = |starts| fold::start(starts, &*shared.entropy, &shared.hints, now);
+    let starting = starts.into_values().map(begin).collect();
+    commit(shared, moving, starting, now).await
+}
+
+/// Takes out those sagas that are hot and move: a commit will say whether that was so.
+fn fold_hot(shared: &Shared, sagas: &mut BTreeMap<Uuid, Vec<Work>>, now: Timestamp) -> Vec<Group> {
+    let mut moving = Vec::new();
+    for (id, stored) in shared.hot.take(sagas.keys()) {
+        let Some(works) = sagas.remove(&id) else { continue };
+        match fold::fold(stored, |header| shared.definition(header), works, now) {
+            Ok(group) if group.moved_by_all() => moving.push(group),
+            Ok(group) => drop(sagas.insert(id, group.into_works().collect())),
+            Err(works) => drop(sagas.insert(id, works)),
+        }
+    }
+    moving
+}
+
+/// Settles what moves nothing, and returns what does.
+async fn fold_loaded(shared: &Shared, sagas: BTreeMap<Uuid, Vec<Work>>, mut loaded: Loaded) -> Vec<Group> {
     if loaded.sagas.values().any(|stored| shared.definition(&stored.header).is_none()) {
         shared.definitions.look_again(&*shared.store).await;
     }
     let mut groups = Vec::new();
     let (mut orphans, mut foreign) = (Vec::new(), Vec::new());
     for (id, works) in sagas {
-        match loaded.sagas.get(&id) {
+        match loaded.sagas.remove(&id) {
             None => orphans.extend(works),
-            Some(stored) => match fold::fold(stored, shared.definition(&stored.header), works, loaded.now) {
+            Some(stored) => match fold::fold(stored, |header| shared.definition(header), works, loaded.now) {
                 Ok(group) => groups.push(group),
                 Err(works) => foreign.extend(works),
             },
@@ -137,16 +169,14 @@ async fn attempt(shared: &Shared, batch: Vec<Work>) -> Attempt {
     settle::foreign(shared, foreign, loaded.now).await;
     let (idle, moving): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| group.transition.is_none());
     settle::groups(shared, idle, loaded.now).await;
-    let begin = |starts| fold::start(starts, &*shared.entropy, loaded.now);
-    let starting = starts.into_values().map(begin).collect();
-    commit(shared, moving, starting, loaded.now).await
+    moving
 }
 
-async fn commit(shared: &Shared, groups: Vec<Group>, starting: Vec<StartGroup>, now: saga_defs::Timestamp) -> Attempt {
+async fn commit(shared: &Shared, mut groups: Vec<Group>, starting: Vec<StartGroup>, now: Timestamp) -> Attempt {
     if groups.is_empty() && starting.is_empty() {
         return Attempt::Done(Vec::new());
     }
-    let moving = groups.iter().filter_map(|group| group.transition.clone());
+    let moving = groups.iter_mut().filter_map(|group| group.transition.take());
     let transitions: Vec<_> = moving.chain(starting.iter().map(|group| group.transition.clone())).collect();
     let ids: Vec<Uuid> = transitions.iter().map(|transition| transition.header.id).collect();
     let commit_id = shared.entropy.id(now);
@@ -171,6 +201,11 @@ async fn commit(shared: &Shared, groups: Vec<Group>, starting: Vec<StartGroup>, 
     };
     shared.outbound.publish(&committed.messages);
     let (for_groups, for_starts) = committed.outcomes.split_at(groups.len());
+    let moved = groups.iter().zip(for_groups).map(|(group, outcome)| (group.stored(), outcome));
+    let born = starting.iter().zip(for_starts).map(|(group, outcome)| (group.stored(), outcome));
+    shared
+        .hot
+        .keep(moved.chain(born).filter_map(|(stored, outcome)| stored.filter(|_| *outcome == Outcome::Committed)));
     Attempt::Done(settle::committed(shared, groups, for_groups, starting, for_starts, now).await)
 }
 
@@ -217,7 +252,7 @@ fn failed(error: &StoreError, batch: Vec<Work>) -> Attempt {
 }
 
 fn take_back(groups: Vec<Group>, starting: Vec<StartGroup>) -> Vec<Work> {
-    let works = groups.into_iter().flat_map(|group| group.said.into_iter().map(|(work, _)| work));
+    let works = groups.into_iter().flat_map(Group::into_works);
     regroup(works, starting.into_iter().flat_map(|group| group.starts))
 }
 

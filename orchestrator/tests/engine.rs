@@ -173,7 +173,7 @@ async fn same_key_twice_in_one_batch() {
         StartAnswer::Started(started) => *started,
         other => panic!("{other:?}"),
     };
-    let Started { snapshot, replayed } = started(first.expect("an answer"));
+    let Started { snapshot, replayed, .. } = started(first.expect("an answer"));
     let again = started(second.expect("an answer"));
     assert!(!replayed && again.replayed);
     assert_eq!(snapshot.header.id, again.snapshot.header.id);

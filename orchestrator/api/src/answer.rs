@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::{ETAG, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
-use orchestrator::{Engine, Snapshot};
+use orchestrator::{Engine, Snapshot, Started};
 use runtime::http::{Json, Principal};
 use serde::Serialize;
 
@@ -78,7 +78,20 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 /// as it was: that the request itself succeeded must not be lost.
 pub(crate) async fn waited(engine: &Engine, snapshot: Snapshot, wait: Wait) -> Snapshot {
     let Some(limit) = wait.limit().filter(|_| !snapshot.saga.is_answered()) else { return snapshot };
-    match engine.wait(snapshot.header.id, limit).await {
+    let later = engine.wait(snapshot.header.id, limit).await;
+    later_or(snapshot, later)
+}
+
+/// As [`waited`], for a saga that was started just now.
+pub(crate) async fn followed(engine: &Engine, started: Started, wait: Wait) -> Snapshot {
+    let snapshot = started.snapshot.clone();
+    let Some(limit) = wait.limit().filter(|_| !snapshot.saga.is_answered()) else { return snapshot };
+    let later = engine.follow(started, limit).await;
+    later_or(snapshot, later)
+}
+
+fn later_or(snapshot: Snapshot, later: Result<Option<Snapshot>, orchestrator::Error>) -> Snapshot {
+    match later {
         Ok(Some(later)) => later,
         Ok(None) => snapshot,
         Err(error) => {

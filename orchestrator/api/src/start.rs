@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::access;
-use crate::answer::{Answer, waited};
+use crate::answer::{Answer, followed};
 use crate::headers::{IdempotencyKey, Wait};
 use crate::openapi::{BodyRefused, Invalid, ProblemDocument, StartParams};
 use crate::problems;
@@ -85,9 +85,10 @@ pub(crate) async fn start(
     match engine.begin(request).await.map_err(problems::of_engine)? {
         StartAnswer::Started(started) => {
             let status = if started.replayed { StatusCode::OK } else { StatusCode::CREATED };
-            let snapshot = waited(&engine, started.snapshot, wait).await;
+            let replayed = started.replayed;
+            let snapshot = followed(&engine, *started, wait).await;
             let answer = Answer::saga(status, &snapshot, &principal).located(&snapshot);
-            Ok(answer.replayed(started.replayed).waited(wait, &snapshot))
+            Ok(answer.replayed(replayed).waited(wait, &snapshot))
         }
         StartAnswer::UnknownDefinition => Err(problems::unknown_definition()),
         StartAnswer::BadInput(broken) => Err(problems::bad_input(broken)),

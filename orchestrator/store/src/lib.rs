@@ -94,7 +94,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// How full the outbox is.
     async fn outbox_load(&self) -> Result<OutboxLoad, Error>;
 
-    /// Claims up to `limit` sagas that are due, by pushing `wake_at` to `push_ms` from now; the version stays.
+    /// Claims up to `limit` sagas that are due, by pushing `wake_at` to `push_ms` from now; the version stays. A commit
+    /// only pulls `wake_at` nearer or takes it away, because most sagas have moved on long before it comes; so a claimed
+    /// saga may turn out not to be due.
     async fn claim_timers(&self, limit: u64, push_ms: u64) -> Result<Vec<Uuid>, Error>;
 
     /// Sets `wake_at` again where a claimed saga at this version was not due after all.
@@ -125,8 +127,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// How many dead letters wait for a person.
     async fn dead_letters_waiting(&self) -> Result<u64, Error>;
 
-    /// The versions of these sagas, for those who wait on them.
-    async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error>;
+    /// Those of these sagas that are decided or stuck, and their versions, for those who wait on them.
+    async fn answered(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error>;
 
     /// History of a saga after `after_seq`, oldest first.
     async fn history(&self, saga_id: Uuid, after_seq: u64, limit: u64) -> Result<Vec<HistoryRow>, Error>;

@@ -31,8 +31,8 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    fn has_room(&self, item: &str) -> bool {
-        self.items.len() < message::BATCH_ITEMS_MAX && self.bytes + item.len() < message::BATCH_BYTES_MAX
+    fn has_room(&self, item: &str, items_max: usize) -> bool {
+        self.items.len() < items_max && self.bytes + item.len() < message::BATCH_BYTES_MAX
     }
 
     /// What is left of the message without the losers' commands; none when nothing is.
@@ -48,10 +48,11 @@ impl Planned {
     }
 }
 
-/// The messages that carry `commands`, whose order is kept within each participant.
+/// The messages that carry `commands`, at most `items_max` each, whose order is kept within each participant.
 pub(crate) fn plan<'a>(
     commit_id: Uuid,
     now: Timestamp,
+    items_max: usize,
     commands: impl IntoIterator<Item = &'a Command>,
 ) -> Vec<Planned> {
     let mut by_participant: BTreeMap<&str, Vec<&Command>> = BTreeMap::new();
@@ -63,7 +64,7 @@ pub(crate) fn plan<'a>(
         let first = planned.len();
         for command in commands {
             let item = message::encode(std::slice::from_ref(command)).concat();
-            if planned.len() == first || !planned.last().is_some_and(|last| last.has_room(&item)) {
+            if planned.len() == first || !planned.last().is_some_and(|last| last.has_room(&item, items_max)) {
                 let id = message_id(commit_id, now, planned.len());
                 planned.push(Planned { id, participant: participant.to_owned(), items: Vec::new(), bytes: 2 });
             }
@@ -80,9 +81,10 @@ pub(crate) fn plan<'a>(
 pub(crate) fn group<'a>(
     commit_id: Uuid,
     now: Timestamp,
+    items_max: usize,
     commands: impl IntoIterator<Item = &'a Command>,
 ) -> Vec<OutboxMessage> {
-    plan(commit_id, now, commands).iter().filter_map(|planned| planned.message(|_| true)).collect()
+    plan(commit_id, now, items_max, commands).iter().filter_map(|planned| planned.message(|_| true)).collect()
 }
 
 /// A UUIDv7 whose random part is derived.

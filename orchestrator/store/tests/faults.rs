@@ -95,7 +95,10 @@ async fn a_lost_swap_leaves_no_trace_and_waits_for_a_swap() {
     let committed = store.commit(batch(2, &both)).await.unwrap();
     assert_eq!(committed.outcomes, [Outcome::Committed, Outcome::Lost, Outcome::Committed]);
     assert_eq!(store.fired(Fault::Lost), 1);
-    assert_eq!(store.versions(&[one.header.id]).await.unwrap(), [(one.header.id, 1)]);
+    assert!(matches!(
+        &store.load(&[one.header.id]).await.unwrap().sagas[&one.header.id].state,
+        saga_store::State::Known(saga) if saga.version == 1
+    ));
     assert_eq!(store.history(one.header.id, 0, 10).await.unwrap().len(), 1);
     assert!(committed.messages.iter().all(|message| !message.body.contains(&one.header.id.to_string())));
     let committed = store.commit(batch(3, &[next(&one)])).await.unwrap();

@@ -116,7 +116,7 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
 
     timers::a_due_saga_is_claimed_without_a_new_version(&world().await).await;
     timers::a_timer_is_rearmed_only_at_its_version(&world().await).await;
-    timers::a_commit_sets_the_timer(&world().await).await;
+    timers::a_commit_pulls_the_timer_nearer_or_takes_it_away(&world().await).await;
     timers::the_longest_due_are_claimed_first(&world().await).await;
 
     queries::pages_have_no_gaps_and_no_doubles(&world().await).await;
@@ -124,7 +124,7 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     queries::a_summary_tells_what_the_state_says(&world().await).await;
     queries::sagas_are_counted_by_status(&world().await).await;
     queries::history_is_paged(&world().await).await;
-    queries::versions_are_of_those_that_exist(&world().await).await;
+    queries::answers_are_of_those_that_have_one(&world().await).await;
 
     facts::a_late_reply_is_kept_once(&world().await).await;
     facts::contradictions_are_counted(&world().await).await;

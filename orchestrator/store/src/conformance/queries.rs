@@ -132,14 +132,14 @@ pub(super) async fn history_is_paged(world: &World) {
     assert!(page(7, 3).await.is_empty());
 }
 
-pub(super) async fn versions_are_of_those_that_exist(world: &World) {
+pub(super) async fn answers_are_of_those_that_have_one(world: &World) {
     let started = world.started(2).await;
-    world.win(&[world.bump(&started[1])]).await;
+    world.win(&[world.refuse(&started[1])]).await;
     let (first, second) = (started[0].header.id, started[1].header.id);
     let asked = [second, world.id(), first];
-    let versions = world.store.versions(&asked).await.expect("the store answers");
-    assert_eq!(versions, [(first, 1), (second, 2)]);
-    assert_eq!(world.store.versions(&[]).await.expect("the store answers"), []);
+    let answered = world.store.answered(&asked).await.expect("the store answers");
+    assert_eq!(answered, [(second, 2)], "the first goes on");
+    assert_eq!(world.store.answered(&[]).await.expect("the store answers"), []);
     let loaded = world.store.load(&asked).await.expect("the store loads");
     assert_eq!(loaded.sagas.into_keys().collect::<Vec<_>>(), [first, second]);
 }

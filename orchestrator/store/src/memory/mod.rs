@@ -270,9 +270,9 @@ impl Store for MemoryStore {
         Ok(self.tables().letters.waiting())
     }
 
-    async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+    async fn answered(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
         yield_now().await;
-        Ok(self.tables().versions(ids))
+        Ok(self.tables().answered(ids))
     }
 
     async fn history(&self, saga_id: Uuid, after_seq: u64, limit: u64) -> Result<Vec<HistoryRow>, Error> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use saga_core::{Saga, Status};
-use saga_defs::Timestamp;
+use saga_defs::{Timestamp, message};
 use sea_orm::DbErr;
 use serde_json::Value;
 use uuid::Uuid;
@@ -91,7 +91,7 @@ impl Tables {
         in_order.retain(|next| outcomes.get(&next.header.id) == Some(&Outcome::Committed));
         in_order.sort_unstable_by_key(|next| next.header.id);
         let commands = in_order.iter().flat_map(|winner| &winner.commands);
-        let messages = messages::group(batch.commit_id, batch.now, commands);
+        let messages = messages::group(batch.commit_id, batch.now, message::BATCH_ITEMS_MAX, commands);
         for message in &messages {
             let queued = Queued { message: message.clone(), due_at: now.plus_ms(HEAD_START_MS), created_at: now };
             self.outbox.insert(message.id, queued);
@@ -147,7 +147,11 @@ impl Tables {
             Guard::Version(_) => {
                 if let Some(row) = self.sagas.get_mut(&id) {
                     row.saga = next.saga.clone();
-                    row.wake_at = wake_at;
+                    row.wake_at = match (row.wake_at, wake_at) {
+                        (Some(stored), Some(next)) => Some(stored.min(next)),
+                        (None, next) => next,
+                        (Some(_), None) => None,
+                    };
                     row.updated_at = updated_at;
                 }
             }
@@ -258,9 +262,10 @@ impl Tables {
         settled
     }
 
-    pub(super) fn versions(&self, ids: &[Uuid]) -> Vec<(Uuid, u64)> {
+    pub(super) fn answered(&self, ids: &[Uuid]) -> Vec<(Uuid, u64)> {
+        let found = ids.iter().filter_map(|id| self.sagas.get(id).map(|row| (*id, &row.saga)));
         let mut versions: Vec<(Uuid, u64)> =
-            ids.iter().filter_map(|id| self.sagas.get(id).map(|row| (*id, row.saga.version))).collect();
+            found.filter(|(_, saga)| saga.is_answered()).map(|(id, saga)| (id, saga.version)).collect();
         versions.sort_unstable();
         versions.dedup();
         versions

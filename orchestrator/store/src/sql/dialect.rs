@@ -8,7 +8,7 @@ use db::Db;
 use sea_orm::DbBackend;
 use uuid::Uuid;
 
-use super::{postgres, sqlite};
+use super::{Writing, postgres, sqlite};
 use crate::{Batch, Committed, Error};
 
 /// One of the two dialects.
@@ -26,15 +26,15 @@ impl Dialect {
         }
     }
 
-    pub(super) async fn commit(&self, db: &Db, batch: Batch, format: u16) -> Result<Committed, Error> {
+    pub(super) async fn commit(&self, db: &Db, batch: Batch, writing: Writing) -> Result<Committed, Error> {
         match self {
             Self::Sqlite => {
                 let (batch, clock) = (Arc::new(batch), db.clone());
                 let work =
-                    db.transaction(move |tx| sqlite::commit_sql::work(tx, Arc::clone(&batch), clock.now(), format));
+                    db.transaction(move |tx| sqlite::commit_sql::work(tx, Arc::clone(&batch), clock.now(), writing));
                 Ok(work.await?)
             }
-            Self::Postgres(fates) => postgres::commit_sql::commit(db, fates, &batch, format).await,
+            Self::Postgres(fates) => postgres::commit_sql::commit(db, fates, &batch, writing).await,
         }
     }
 

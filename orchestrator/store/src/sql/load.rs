@@ -74,7 +74,7 @@ pub(super) async fn sagas(store: &SqlStore, ids: &[Uuid]) -> Result<BTreeMap<Uui
         .to_owned();
     let mut inputs = read_inputs(store.read(&inputs).await?)?;
     let stored = |row: SagaRow| {
-        let state = read_state(store.format, row.format, &row.state)?;
+        let state = read_state(store.writing.format, row.format, &row.state)?;
         let header = Header::from(row.header);
         // An input can be erased once its saga has no more use for it.
         let input = inputs.remove(&header.id).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::fmt;
 use async_trait::async_trait;
 use db::Db;
 use saga_core::Status;
-use saga_defs::{DeadLetter, Timestamp};
+use saga_defs::{DeadLetter, Timestamp, message};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, FromQueryResult, StatementBuilder};
 use uuid::Uuid;
 
@@ -56,21 +56,38 @@ mod definitions;
 pub struct SqlStore {
     db: Db,
     dialect: Dialect,
+    writing: Writing,
+}
+
+/// How commits are written.
+#[derive(Clone, Copy, Debug)]
+struct Writing {
+    /// Of sagas.
     format: u16,
+    /// Commands in one message.
+    items_max: usize,
 }
 
 impl SqlStore {
     /// The store in `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { dialect: Dialect::of(db.backend()), db, format: saga_core::FORMAT }
+        let writing = Writing { format: saga_core::FORMAT, items_max: message::BATCH_ITEMS_MAX };
+        Self { dialect: Dialect::of(db.backend()), db, writing }
     }
 
     /// The store as another build has it, for tests of several builds at work: sagas are written, read and claimed in
     /// this format. History rows say their format themselves.
     #[must_use]
     pub fn with_format(self, format: u16) -> Self {
-        Self { format, ..self }
+        Self { writing: Writing { format, ..self.writing }, ..self }
+    }
+
+    /// With at most so many commands in one message, for participants that take one at a time, and for measuring what
+    /// batches are worth.
+    #[must_use]
+    pub fn with_message_items(self, items_max: usize) -> Self {
+        Self { writing: Writing { items_max: items_max.clamp(1, message::BATCH_ITEMS_MAX), ..self.writing }, ..self }
     }
 
     fn reader(&self) -> &DatabaseConnection {
@@ -126,7 +143,7 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
-        self.dialect.commit(&self.db, batch, self.format).await
+        self.dialect.commit(&self.db, batch, self.writing).await
     }
 
     async fn committed(&self, commit_id: Uuid) -> Result<Vec<Uuid>, Error> {
@@ -194,8 +211,8 @@ impl Store for SqlStore {
         dead_letters::waiting(self).await
     }
 
-    async fn versions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
-        if ids.is_empty() { Ok(Vec::new()) } else { query::versions(self, ids).await }
+    async fn answered(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+        if ids.is_empty() { Ok(Vec::new()) } else { query::answered(self, ids).await }
     }
 
     async fn history(&self, saga_id: Uuid, after_seq: u64, limit: u64) -> Result<Vec<HistoryRow>, Error> {

@@ -1,4 +1,4 @@
-//! Questions from columns alone: commits, versions, history, lists, counts.
+//! Questions from columns alone: commits, answers, history, lists, counts.
 
 use saga_core::Status;
 use saga_defs::Timestamp;
@@ -34,11 +34,12 @@ struct Version {
 }
 
 /// At least one id.
-pub(super) async fn versions(store: &SqlStore, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+pub(super) async fn answered(store: &SqlStore, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
     let select = Query::select()
         .columns(["id", "version"])
         .from("sagas")
         .and_where(set_sql::is_one_of(store.db.backend(), "id", ids))
+        .and_where(Expr::col("decision").is_not_null().or(Expr::col("stuck_cause").is_not_null()))
         .order_by("id", Order::Asc)
         .to_owned();
     Ok(store.read::<Version, _>(&select).await?.into_iter().map(|row| (row.id, unsigned(row.version))).collect())

@@ -24,7 +24,7 @@ pub(super) async fn claim(store: &SqlStore, limit: u64, push_ms: u64) -> Result<
         .from("sagas")
         .and_where(Expr::col("wake_at").is_not_null())
         .and_where(Expr::col("wake_at").lte(now.0))
-        .and_where(Expr::col("format").lte(store.format))
+        .and_where(Expr::col("format").lte(store.writing.format))
         .order_by("wake_at", Order::Asc)
         .order_by("id", Order::Asc)
         .limit(limit)

@@ -17,6 +17,8 @@
 //!   as `(… in (select …)) is true`, it hashes.
 //! - Sagas are found by their ids however small the table was when the server made its plan, which it keeps: a
 //!   `lateral` part can't be turned around, and what is true of every change makes the server expect few.
+//! - A change that leaves `wake_at` and `status` alone touches no index (a heap-only update): a timer is only pulled
+//!   nearer or taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +29,7 @@ use uuid::Uuid;
 use super::arguments::{self, Bound};
 use super::fates_sql::Fates;
 use super::met_sql;
+use crate::sql::Writing;
 use crate::sql::commit_rows::Stamp;
 use crate::{Batch, Committed, Error, Guard, Outcome, Transition, messages};
 
@@ -61,18 +64,21 @@ with fate as (
 ), changed as (
     update sagas set
         format = $5, status = held.status, decision = held.decision, failure_code = held.failure_code,
-        stuck_cause = held.stuck_cause, waiting_on = held.waiting_on, version = held.version, wake_at = held.wake_at,
+        stuck_cause = held.stuck_cause, waiting_on = held.waiting_on, version = held.version,
+        wake_at = case when sagas.wake_at < held.wake_at then sagas.wake_at else held.wake_at end,
         updated_at = $2, decided_at = held.decided_at, ended_at = held.ended_at, state = held.state
     from held
     where sagas.id = held.id and sagas.version = held.expected
     returning sagas.id, sagas.ended_at
 ), candidates as materialized (
     select n.* from n
-    where n.expected is null and (select count(*) from changed) >= 0 and not exists (
-        select from sagas
+    left join lateral (
+        select true as open from sagas
         where sagas.tenant = n.tenant and sagas.business_key = n.business_key and sagas.ended_at is null
         and not exists (select from changed where changed.id = sagas.id and changed.ended_at is not null)
-    )
+        limit 1
+    ) as other on true
+    where n.expected is null and (select count(*) from changed) >= 0 and other.open is null
 ), took as (
     insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
     select key_tenant, key_principal, start_key, id, fingerprint, created_at from candidates
@@ -121,13 +127,18 @@ with fate as (
 select id from won";
 
 /// Commits a batch.
-pub(in crate::sql) async fn commit(db: &Db, fates: &Fates, batch: &Batch, format: u16) -> Result<Committed, Error> {
+pub(in crate::sql) async fn commit(
+    db: &Db,
+    fates: &Fates,
+    batch: &Batch,
+    writing: Writing,
+) -> Result<Committed, Error> {
     let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
     in_order.sort_unstable_by_key(|transition| transition.header.id);
     let in_order = one_per_business_key(in_order);
     let commands = in_order.iter().flat_map(|transition| &transition.commands);
-    let planned = messages::plan(batch.commit_id, batch.now, commands);
-    let stamp = Stamp { now: batch.now, format };
+    let planned = messages::plan(batch.commit_id, batch.now, writing.items_max, commands);
+    let stamp = Stamp { now: batch.now, format: writing.format };
     let forgotten = fates.take();
     let bound =
         Bound { commit_id: batch.commit_id, stamp, written_at: db.now(), forgotten: &forgotten, planned: &planned };

@@ -17,13 +17,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::sql::commit_rows::{Change, Input, Key, Message, Past, Stamp, Start};
-use crate::sql::set_sql;
+use crate::sql::{Writing, set_sql};
 use crate::{Batch, Committed, Outcome, Transition, messages};
 
 const CHANGE: &str = "
 update sagas set
     format = n.format, status = n.status, decision = n.decision, failure_code = n.failure_code,
-    stuck_cause = n.stuck_cause, waiting_on = n.waiting_on, version = n.version, wake_at = n.wake_at,
+    stuck_cause = n.stuck_cause, waiting_on = n.waiting_on, version = n.version,
+    wake_at = case when sagas.wake_at < n.wake_at then sagas.wake_at else n.wake_at end,
     updated_at = n.updated_at, decided_at = n.decided_at, ended_at = n.ended_at, state = n.state
 from (
     select
@@ -104,13 +105,13 @@ pub(in crate::sql) fn work(
     tx: &DatabaseTransaction,
     batch: Arc<Batch>,
     now: Timestamp,
-    format: u16,
+    writing: Writing,
 ) -> Work<'_, Committed> {
-    Box::pin(async move { commit(tx, &batch, now, format).await })
+    Box::pin(async move { commit(tx, &batch, now, writing).await })
 }
 
-async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp, format: u16) -> Result<Committed, DbErr> {
-    let stamp = Stamp { now: batch.now, format };
+async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp, writing: Writing) -> Result<Committed, DbErr> {
+    let stamp = Stamp { now: batch.now, format: writing.format };
     let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
     in_order.sort_unstable_by_key(|transition| transition.header.id);
     // Ends free business keys before starts ask for them.
@@ -123,7 +124,7 @@ async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp, format:
     let history: Vec<Past<'_>> = in_order.iter().flat_map(|winner| Past::of(winner, batch.commit_id)).collect();
     execute(tx, HISTORY, &history).await?;
     let commands = in_order.iter().flat_map(|winner| &winner.commands);
-    let messages = messages::group(batch.commit_id, batch.now, commands);
+    let messages = messages::group(batch.commit_id, batch.now, writing.items_max, commands);
     let rows: Vec<Message<'_>> = messages.iter().map(|message| Message::of(message, now)).collect();
     execute(tx, OUTBOX, &rows).await?;
 
