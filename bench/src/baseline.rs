@@ -65,7 +65,7 @@ struct Side {
 
 impl Side {
     async fn open(postgres: &str, amqp: &str, sessions: u32) -> anyhow::Result<Self> {
-        let pool = PgPoolOptions::new().max_connections(sessions).connect(postgres).await?;
+        let pool = PgPoolOptions::new().max_connections(sessions).test_before_acquire(false).connect(postgres).await?;
         let connection = Connection::connect(amqp, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;

@@ -14,6 +14,9 @@ use serde_json::json;
 /// The steps, which are also the participants.
 pub(crate) const STEPS: [&str; 4] = ["reserve", "charge", "confirm", "inform"];
 
+/// What the job is called.
+pub(crate) const DEFINITION_NAME: &str = "errand";
+
 const DEFINITION: &str = r#"
 name = "errand"
 version = 1

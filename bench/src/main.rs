@@ -15,6 +15,8 @@ mod baseline;
 
 mod world;
 
+mod entry;
+
 mod report;
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use load::{Arrival, Load};
 use meter::Meter;
 use report::Report;
-use world::World;
+use world::{Setup, World};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures the engine")]
@@ -49,6 +51,8 @@ enum Command {
         /// Those of the baseline.
         #[arg(long)]
         baseline: bool,
+        #[arg(long, value_enum, default_value_t = Batch::On)]
+        batch: Batch,
     },
 }
 
@@ -57,6 +61,12 @@ struct RunArgs {
     /// What to run on.
     #[arg(long, value_enum)]
     stack: Stack,
+    /// Where sagas enter.
+    #[arg(long, value_enum, default_value_t = Entrance::Engine)]
+    entry: Entrance,
+    /// Whether many commands and replies share a message.
+    #[arg(long, value_enum, default_value_t = Batch::On)]
+    batch: Batch,
     /// So many sagas at a time.
     #[arg(long, conflicts_with = "rate", required_unless_present = "rate")]
     in_flight: Option<usize>,
@@ -89,6 +99,29 @@ enum Stack {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Entrance {
+    /// In the engine's own process. A saga counts when it has ended.
+    Engine,
+    /// `POST /v1/sagas` over loopback. A saga counts when it is answered.
+    Http,
+}
+
+impl Entrance {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Http => "http",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Batch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
     Text,
     Json,
@@ -98,7 +131,10 @@ enum Output {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run(&args).await,
-        Command::Participants { postgres, amqp, baseline } => world::participants(&postgres, &amqp, baseline).await,
+        Command::Participants { postgres, amqp, baseline, batch } => {
+            let setup = Setup { http: false, batch: batch == Batch::On };
+            world::participants(&postgres, &amqp, baseline, setup).await
+        }
     }
 }
 
@@ -107,9 +143,10 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     if args.baseline && args.stack == Stack::Embedded {
         bail!("the baseline needs --stack services");
     }
+    let setup = Setup { http: args.entry == Entrance::Http, batch: args.batch == Batch::On };
     let mut report = match args.stack {
-        Stack::Embedded => measure(args, load, World::embedded().await?).await?,
-        Stack::Services => measure(args, load, World::on_services().await?).await?,
+        Stack::Embedded => measure(args, load, World::embedded(setup).await?).await?,
+        Stack::Services => measure(args, load, World::on_services(setup).await?).await?,
     };
     if args.baseline {
         report.compare(measure(args, load, World::baseline().await?).await?);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use testkit::services::PrivateServices;
+use testkit::services::{PrivateServices, Vhost};
 
 /// Clock ticks per second of `/proc`, which Linux fixes for programs at 100 (proc(5)).
 const TICKS: f64 = 100.0;
@@ -106,6 +106,7 @@ pub(crate) struct Reading {
     pub(crate) wal_bytes: f64,
     pub(crate) fsyncs: f64,
     pub(crate) rows: f64,
+    pub(crate) messages: f64,
 }
 
 /// Reads counters of groups and, where there is one, of the database.
@@ -115,15 +116,16 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) async fn read(&self, services: Option<&PrivateServices>) -> anyhow::Result<Reading> {
+    pub(crate) async fn read(&self, services: Option<&(PrivateServices, Vhost)>) -> anyhow::Result<Reading> {
         let mut reading = Reading::default();
-        if let Some(services) = services {
+        if let Some((services, vhost)) = services {
             let sql = "select wal_bytes, wal_sync, (select sum(n_tup_ins + n_tup_upd + n_tup_del) from \
                        pg_stat_user_tables) from pg_stat_wal;";
             let line = services.query(sql).await?;
             let mut numbers = line.trim().split('|').map(|number| number.parse::<f64>().unwrap_or(0.0));
             let mut next = || numbers.next().unwrap_or(0.0);
             (reading.wal_bytes, reading.fsyncs, reading.rows) = (next(), next(), next());
+            reading.messages = vhost.published().await? as f64;
         }
         reading.cpu_seconds = self.groups.iter().map(|group| (group.name, group.cpu_seconds())).collect();
         Ok(reading)

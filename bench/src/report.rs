@@ -7,13 +7,15 @@ use serde::Serialize;
 
 use crate::load::Measured;
 use crate::meter::Reading;
-use crate::{RunArgs, Stack};
+use crate::{Batch, RunArgs, Stack};
 
 /// One run. Times in milliseconds; costs are per saga that ended in the window, or per thousand where the name says so.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     stack: &'static str,
     entry: &'static str,
+    /// Whether many commands and replies share a message.
+    batch: bool,
     in_flight: Option<usize>,
     rate: Option<f64>,
     refusals: f64,
@@ -26,6 +28,8 @@ pub(crate) struct Report {
     rows_per_saga: Option<f64>,
     wal_bytes_per_saga: Option<f64>,
     fsyncs_per_saga: Option<f64>,
+    /// As the broker counts them: those of the last seconds may be missing at both ends of the window.
+    messages_per_saga: Option<f64>,
     peak_rss_mb: BTreeMap<&'static str, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Box<Report>>,
@@ -57,7 +61,8 @@ impl Report {
                 Stack::Embedded => "embedded",
                 Stack::Services => "services",
             },
-            entry: "engine",
+            entry: args.entry.name(),
+            batch: args.batch == Batch::On,
             in_flight: args.in_flight,
             rate: args.rate,
             refusals: args.refusals,
@@ -70,6 +75,7 @@ impl Report {
             rows_per_saga: database(after.rows, before.rows),
             wal_bytes_per_saga: database(after.wal_bytes, before.wal_bytes),
             fsyncs_per_saga: database(after.fsyncs, before.fsyncs),
+            messages_per_saga: database(after.messages, before.messages),
             peak_rss_mb,
             baseline: None,
             ratio: None,
@@ -106,8 +112,12 @@ impl Report {
         for (name, megabytes) in &self.peak_rss_mb {
             line(name, *megabytes, "MB at the peak");
         }
-        let database =
-            [("rows", self.rows_per_saga), ("WAL bytes", self.wal_bytes_per_saga), ("fsyncs", self.fsyncs_per_saga)];
+        let database = [
+            ("rows", self.rows_per_saga),
+            ("WAL bytes", self.wal_bytes_per_saga),
+            ("fsyncs", self.fsyncs_per_saga),
+            ("messages", self.messages_per_saga),
+        ];
         for (name, value) in database {
             if let Some(value) = value {
                 line(name, value, "per saga");

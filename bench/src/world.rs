@@ -7,15 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use async_trait::async_trait;
+use anyhow::Context;
 use db::{Db, PostgresOptions};
-use orchestrator::{Engine, Options, RandomEntropy, StartAnswer, StartRequest};
+use orchestrator::{Engine, Options, RandomEntropy};
 use participant_kit::TransactionalHandler;
 use runtime::Tasks;
-use saga_core::Status;
+use saga_defs::message;
 use saga_store::{SqlStore, Store};
-use serde_json::json;
 use tempfile::TempDir;
 use testkit::Services;
 use testkit::process::{Process, Program};
@@ -25,8 +23,9 @@ use transport::in_process::{self, InProcess};
 use transport::rabbitmq::{self, RabbitMq};
 
 use crate::baseline::{self, Baseline};
+use crate::entry::entry;
 use crate::job::{self, STEPS, Worker};
-use crate::load::{Entry, SAGA_MAX};
+use crate::load::Entry;
 use crate::meter::Group;
 
 /// How long a child process may take to be ready.
@@ -36,10 +35,25 @@ const READY_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct World {
     pub(crate) entry: Arc<dyn Entry>,
     pub(crate) groups: Vec<Group>,
-    pub(crate) services: Option<PrivateServices>,
+    pub(crate) services: Option<(PrivateServices, Vhost)>,
     effects: Effects,
     tasks: Tasks,
     _held: Held,
+}
+
+/// How a stack is set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    /// Sagas enter through HTTP, not at the engine itself.
+    pub(crate) http: bool,
+    /// Many commands and replies share a message.
+    pub(crate) batch: bool,
+}
+
+impl Setup {
+    fn items_max(self) -> usize {
+        if self.batch { message::BATCH_ITEMS_MAX } else { 1 }
+    }
 }
 
 /// Where effects are counted.
@@ -51,12 +65,12 @@ enum Effects {
 /// What lives as long as the stack.
 enum Held {
     Folder { _dir: TempDir },
-    Processes { _participants: Box<Process>, _vhost: Vhost },
+    Processes { _participants: Box<Process> },
 }
 
 impl World {
     /// Everything in this process, on SQLite and queues in memory.
-    pub(crate) async fn embedded() -> anyhow::Result<Self> {
+    pub(crate) async fn embedded(setup: Setup) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bookend-bench-").tempdir()?;
         let tasks = Tasks::new();
         let transport = InProcess::new(&in_process::Options {
@@ -68,20 +82,20 @@ impl World {
         for step in STEPS {
             let db = Db::open_sqlite(&dir.path().join(format!("{step}.sqlite"))).await?;
             prepare(&db).await?;
-            serve(step, db.clone(), &transport, &tasks);
+            serve(step, db.clone(), &transport, &tasks, setup);
             effects.push(db);
         }
         let db = Db::open_sqlite(&dir.path().join("engine.sqlite")).await?;
         migrations::up::<migrations::Engine>(db.writer()).await?;
-        let engine = engine(db, &transport, &tasks, true).await?;
+        let engine = engine(db, &transport, &tasks, true, setup).await?;
         let groups = vec![Group::of("all", std::process::id())];
-        let entry = Arc::new(Direct { engine });
+        let entry = entry(engine, setup, &tasks).await?;
         let effects = Effects::Participants(effects);
         Ok(Self { entry, groups, services: None, effects, tasks, _held: Held::Folder { _dir: dir } })
     }
 
     /// On services of its own.
-    pub(crate) async fn on_services() -> anyhow::Result<Self> {
+    pub(crate) async fn on_services(setup: Setup) -> anyhow::Result<Self> {
         let services = Services::private().await;
         let vhost = services.vhost().await;
         let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
@@ -91,18 +105,19 @@ impl World {
             prepare(&db).await?;
             effects.push(db);
         }
-        let participants = children(&["participants", "--postgres", &url, "--amqp", &amqp]).await?;
+        let batch = if setup.batch { "on" } else { "off" };
+        let participants = children(&["participants", "--postgres", &url, "--amqp", &amqp, "--batch", batch]).await?;
         let tasks = Tasks::new();
         let db = Db::open_postgres(&PostgresOptions::new(&url, "engine")).await?;
         migrations::up::<migrations::Engine>(db.writer()).await?;
         let broker = RabbitMq::start(broker(&amqp, &STEPS, "bench"), &tasks)?;
         until_connected(&broker).await?;
-        let engine = engine(db, &broker, &tasks, false).await?;
+        let engine = engine(db, &broker, &tasks, false, setup).await?;
         let groups = groups(&services, &participants)?;
-        let entry = Arc::new(Direct { engine });
-        let held = Held::Processes { _participants: Box::new(participants), _vhost: vhost };
+        let entry = entry(engine, setup, &tasks).await?;
+        let held = Held::Processes { _participants: Box::new(participants) };
         let effects = Effects::Participants(effects);
-        Ok(Self { entry, groups, services: Some(services), effects, tasks, _held: held })
+        Ok(Self { entry, groups, services: Some((services, vhost)), effects, tasks, _held: held })
     }
 
     /// The baseline, on services of its own.
@@ -115,9 +130,9 @@ impl World {
         let tasks = Tasks::new();
         let entry = Baseline::start(&url, &amqp, &tasks).await?;
         let groups = groups(&services, &participants)?;
-        let held = Held::Processes { _participants: Box::new(participants), _vhost: vhost };
+        let held = Held::Processes { _participants: Box::new(participants) };
         let effects = Effects::Baseline { postgres: url };
-        Ok(Self { entry, groups, services: Some(services), effects, tasks, _held: held })
+        Ok(Self { entry, groups, services: Some((services, vhost)), effects, tasks, _held: held })
     }
 
     /// Effects that were made more than once.
@@ -166,13 +181,18 @@ async fn prepare(db: &Db) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(step: &'static str, db: Db, transport: &dyn Transport, tasks: &Tasks) {
-    let options = participant_kit::Options { prefetch: 256, batch_max: 256, ..participant_kit::Options::default() };
+fn serve(step: &'static str, db: Db, transport: &dyn Transport, tasks: &Tasks, setup: Setup) {
+    let options = participant_kit::Options {
+        prefetch: 256,
+        batch_max: 256,
+        reply_items_max: setup.items_max(),
+        ..participant_kit::Options::default()
+    };
     participant_kit::serve(Arc::new(TransactionalHandler::new(db, Worker(step))), transport, tasks, options);
 }
 
-async fn engine(db: Db, transport: &dyn Transport, tasks: &Tasks, alone: bool) -> anyhow::Result<Engine> {
-    let store: Arc<dyn Store> = Arc::new(SqlStore::new(db));
+async fn engine(db: Db, transport: &dyn Transport, tasks: &Tasks, alone: bool, setup: Setup) -> anyhow::Result<Engine> {
+    let store: Arc<dyn Store> = Arc::new(SqlStore::new(db).with_message_items(setup.items_max()));
     let options = Options { alone, ..Options::default() };
     let catalog = job::catalog()?;
     Ok(Engine::start(store, transport, &catalog, Arc::new(RandomEntropy), tasks, options).await?)
@@ -189,7 +209,7 @@ async fn until_connected(broker: &RabbitMq) -> anyhow::Result<()> {
 }
 
 /// The participants' process: serves until it is killed.
-pub(crate) async fn participants(postgres: &str, amqp: &str, naive: bool) -> anyhow::Result<()> {
+pub(crate) async fn participants(postgres: &str, amqp: &str, naive: bool, setup: Setup) -> anyhow::Result<()> {
     let tasks = Tasks::new();
     if naive {
         baseline::participants(postgres, amqp, &tasks).await?;
@@ -200,38 +220,10 @@ pub(crate) async fn participants(postgres: &str, amqp: &str, naive: bool) -> any
     let broker = RabbitMq::start(broker(amqp, &STEPS, "bench participants"), &tasks)?;
     for step in STEPS {
         let options = PostgresOptions { connections: 4, ..PostgresOptions::new(postgres, step) };
-        serve(step, Db::open_postgres(&options).await?, &broker, &tasks);
+        serve(step, Db::open_postgres(&options).await?, &broker, &tasks, setup);
     }
     until_connected(&broker).await?;
     crate::say("ready");
     tasks.stopping().await;
     Ok(())
-}
-
-/// Sagas that enter at the engine itself.
-struct Direct {
-    engine: Engine,
-}
-
-#[async_trait]
-impl Entry for Direct {
-    async fn run(&self, number: u64, refuse: bool) -> anyhow::Result<()> {
-        let request = StartRequest {
-            tenant: "bench".to_owned(),
-            principal: "bench".to_owned(),
-            actor: "client:bench".to_owned(),
-            idempotency_key: format!("{}-{number}", std::process::id()),
-            definition: "errand".to_owned(),
-            key: None,
-            input: json!({ "refuse": refuse }),
-        };
-        let StartAnswer::Started(started) = self.engine.begin(request).await? else { bail!("a saga was not started") };
-        let saga_id = started.snapshot.header.id;
-        let ended = self.engine.wait_for_end(saga_id, SAGA_MAX).await?.context("a saga is gone")?;
-        let wanted = if refuse { Status::Compensated } else { Status::Completed };
-        if ended.saga.status() != wanted {
-            bail!("saga {saga_id} is {:?}", ended.saga.status());
-        }
-        Ok(())
-    }
 }

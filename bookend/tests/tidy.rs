@@ -43,6 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "saga-defs",
             "saga-core",
             "saga-store",
+            "saga-api",
             "orchestrator",
             "participant-kit",
             "transport",
@@ -137,7 +138,7 @@ const HOMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("axum", &["saga-api", "runtime", "clinic", "payment", "notify", "providers", "bookend"]),
-    ("reqwest", &["payment", "notify", "bookend"]),
+    ("reqwest", &["payment", "notify", "bookend", "bench"]),
 ];
 
 fn root() -> PathBuf {

@@ -106,6 +106,19 @@ impl Vhost {
         .await
     }
 
+    /// Messages that were published so far, as far as the broker has counted.
+    ///
+    /// # Errors
+    /// When the broker does not say.
+    pub async fn published(&self) -> io::Result<u64> {
+        let path = format!("vhosts/{}", encode(&self.host.name));
+        self.with(move |host| {
+            let counted = host.ask("GET", &path, None)?.done()?;
+            Ok(counted.pointer("/message_stats/publish").and_then(Value::as_u64).unwrap_or(0))
+        })
+        .await
+    }
+
     /// Publishes a persistent message that no code of ours has written; says whether it reached a queue.
     ///
     /// # Errors

@@ -1,0 +1,85 @@
+//! Where sagas enter: at the engine itself, or through its HTTP interface over loopback.
+//!
+//! Must hold: both ask for the same saga and look at what became of it. At the engine a saga counts when it has ended;
+//! through HTTP when the client has its answer, which is when the saga is decided.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use orchestrator::{Engine, StartAnswer, StartRequest};
+use reqwest::{Client, StatusCode};
+use runtime::Tasks;
+use runtime::http::{Role, Token, Tokens};
+use saga_core::Status;
+use serde_json::{Value, json};
+
+use crate::job::DEFINITION_NAME;
+use crate::load::{Entry, SAGA_MAX};
+use crate::world::Setup;
+
+const TOKEN: &str = "bench-token";
+
+/// The entry that was asked for.
+pub(crate) async fn entry(engine: Engine, setup: Setup, tasks: &Tasks) -> anyhow::Result<Arc<dyn Entry>> {
+    if !setup.http {
+        return Ok(Arc::new(Direct { engine }));
+    }
+    let token = Token { name: "bench".to_owned(), role: Role::Client, sha256: runtime::http::auth::sha256(TOKEN) };
+    let identified = runtime::http::identify(saga_api::router(engine), Arc::new(Tokens::new(vec![token])));
+    let url = runtime::http::serve_here(runtime::http::edge(identified), tasks).await?;
+    Ok(Arc::new(Http { client: Client::new(), url: format!("{url}/v1/sagas") }))
+}
+
+fn key(number: u64) -> String {
+    format!("{}-{number}", std::process::id())
+}
+
+/// At the engine itself.
+struct Direct {
+    engine: Engine,
+}
+
+#[async_trait]
+impl Entry for Direct {
+    async fn run(&self, number: u64, refuse: bool) -> anyhow::Result<()> {
+        let request = StartRequest {
+            tenant: "bench".to_owned(),
+            principal: "bench".to_owned(),
+            actor: "client:bench".to_owned(),
+            idempotency_key: key(number),
+            definition: DEFINITION_NAME.to_owned(),
+            key: None,
+            input: json!({ "refuse": refuse }),
+        };
+        let StartAnswer::Started(started) = self.engine.begin(request).await? else { bail!("a saga was not started") };
+        let ended = self.engine.follow_to_end(*started, SAGA_MAX).await?.context("a saga is gone")?;
+        let wanted = if refuse { Status::Compensated } else { Status::Completed };
+        if ended.saga.status() != wanted {
+            bail!("saga {} is {:?}", ended.header.id, ended.saga.status());
+        }
+        Ok(())
+    }
+}
+
+/// Through HTTP.
+struct Http {
+    client: Client,
+    url: String,
+}
+
+#[async_trait]
+impl Entry for Http {
+    async fn run(&self, number: u64, refuse: bool) -> anyhow::Result<()> {
+        let request = self.client.post(&self.url).bearer_auth(TOKEN).header("Idempotency-Key", key(number));
+        let body = json!({ "definition": DEFINITION_NAME, "input": { "refuse": refuse } });
+        let answer = request.header("Prefer", "wait=60").json(&body).send().await?;
+        let status = answer.status();
+        let saga: Value = answer.json().await?;
+        let wanted = if refuse { "undone" } else { "committed" };
+        if status != StatusCode::CREATED || saga["decision"] != wanted {
+            bail!("a saga was answered with {status}: {saga}");
+        }
+        Ok(())
+    }
+}
