@@ -17,6 +17,8 @@ mod world;
 
 mod entry;
 
+mod statements;
+
 mod report;
 
 use std::sync::Arc;
@@ -27,8 +29,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use load::{Arrival, Load};
 use meter::Meter;
+use mimalloc::MiMalloc;
 use report::Report;
 use world::{Setup, World};
+
+/// As the product.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures the engine")]
@@ -85,6 +92,9 @@ struct RunArgs {
     /// Runs the baseline, too, and compares.
     #[arg(long)]
     baseline: bool,
+    /// Tells what each statement costs the database.
+    #[arg(long)]
+    statements: bool,
     /// How to print the report.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -177,12 +187,25 @@ fn load(args: &RunArgs) -> anyhow::Result<Load> {
 /// Runs the load on a stack and ends the stack.
 async fn measure(args: &RunArgs, load: Load, world: World) -> anyhow::Result<Report> {
     let meter = Meter { groups: world.groups.clone() };
-    let mut before = None;
+    let (mut before, mut first) = (None, None);
     eprintln!("{} s of warm-up, {} s of measuring", args.warm_up, args.seconds);
-    let begin = async || before = Some(meter.read(world.services.as_ref()).await);
+    let counted = world.services.as_ref().filter(|_| args.statements).map(|(services, _)| services);
+    let begin = async || {
+        before = Some(match counted {
+            Some(services) => statements::reset(services).await,
+            None => Ok(()),
+        });
+        if let Some(Ok(())) = before {
+            first = Some(meter.read(world.services.as_ref()).await);
+        }
+    };
     let measured = load.run(Arc::clone(&world.entry), begin).await?;
+    before.transpose()?;
     let after = meter.read(world.services.as_ref()).await?;
-    let report = Report::new(args, &measured, &before.transpose()?.unwrap_or_default(), &after, meter.peak_rss_mb());
+    let mut report = Report::new(args, &measured, &first.transpose()?.unwrap_or_default(), &after, meter.peak_rss_mb());
+    if let Some(services) = counted {
+        report.statements = statements::read(services).await?;
+    }
     let doubled = world.doubled().await?;
     world.end().await;
     if doubled > 0 {

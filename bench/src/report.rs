@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::load::Measured;
 use crate::meter::Reading;
+use crate::statements::Statement;
 use crate::{Batch, RunArgs, Stack};
 
 /// One run. Times in milliseconds; costs are per saga that ended in the window, or per thousand where the name says so.
@@ -31,6 +32,9 @@ pub(crate) struct Report {
     /// As the broker counts them: those of the last seconds may be missing at both ends of the window.
     messages_per_saga: Option<f64>,
     peak_rss_mb: BTreeMap<&'static str, f64>,
+    /// The dearest statements of the database, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) statements: Vec<Statement>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Box<Report>>,
     /// Sagas per second, divided by the baseline's.
@@ -77,6 +81,7 @@ impl Report {
             fsyncs_per_saga: database(after.fsyncs, before.fsyncs),
             messages_per_saga: database(after.messages, before.messages),
             peak_rss_mb,
+            statements: Vec::new(),
             baseline: None,
             ratio: None,
         }
@@ -122,6 +127,17 @@ impl Report {
             if let Some(value) = value {
                 line(name, value, "per saga");
             }
+        }
+        for Statement { text: what, calls, ms, rows, buffers } in &self.statements {
+            let (per, sagas) = (calls.max(1.0), self.sagas.max(1) as f64);
+            let _ = write!(
+                text,
+                "\n  {:>8.1} us/saga {:>7.3} ms/call {:>7.1} rows/call {:>8.1} pages/call  {what}",
+                ms * 1_000.0 / sagas,
+                ms / per,
+                rows / per,
+                buffers / per
+            );
         }
         if let (Some(baseline), Some(ratio)) = (&self.baseline, self.ratio) {
             let _ = write!(text, "\n\nbaseline: {}\n\nratio {ratio:.2}", baseline.text());

@@ -96,7 +96,7 @@ impl World {
 
     /// On services of its own.
     pub(crate) async fn on_services(setup: Setup) -> anyhow::Result<Self> {
-        let services = Services::private().await;
+        let services = settled_services().await?;
         let vhost = services.vhost().await;
         let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
         let mut effects = Vec::new();
@@ -122,7 +122,7 @@ impl World {
 
     /// The baseline, on services of its own.
     pub(crate) async fn baseline() -> anyhow::Result<Self> {
-        let services = Services::private().await;
+        let services = settled_services().await?;
         let vhost = services.vhost().await;
         let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
         baseline::create_tables(&url).await?;
@@ -152,6 +152,16 @@ impl World {
     pub(crate) async fn end(self) {
         self.tasks.shutdown(Duration::from_secs(20)).await;
     }
+}
+
+/// Services of its own, whose database has written its log for a while: a server that was made just now creates each
+/// file of the log when it is needed, one that has run for a while uses old ones again.
+async fn settled_services() -> anyhow::Result<PrivateServices> {
+    let services = Services::private().await;
+    let sql = "do $$ begin for n in 1..24 loop perform pg_logical_emit_message(false, '', ''); perform pg_switch_wal(); \
+               end loop; end $$; checkpoint;";
+    services.query(sql).await.context("the database's log")?;
+    Ok(services)
 }
 
 /// This program again, in another role.

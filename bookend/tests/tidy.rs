@@ -120,6 +120,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("config", &["bookend"]),
     ("clap", &["bookend", "bench"]),
     ("hdrhistogram", &["bench"]),
+    ("mimalloc", &["bookend", "bench"]),
     ("toml", &["saga-defs"]),
     ("jsonschema", &["saga-defs"]),
     (

@@ -16,7 +16,7 @@ pub struct Engine;
 #[async_trait::async_trait]
 impl MigratorTrait for Engine {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(DeadLetters), Box::new(CommitFates), Box::new(Room)]
+        vec![Box::new(First), Box::new(DeadLetters), Box::new(CommitFates), Box::new(Lean)]
     }
 }
 
@@ -92,30 +92,40 @@ impl MigrationTrait for CommitFates {
     }
 }
 
-/// Leaves room beside each saga for its next versions.
-struct Room;
+/// Makes what every commit writes cheaper.
+struct Lean;
 
-impl MigrationName for Room {
+impl MigrationName for Lean {
     fn name(&self) -> &str {
-        "engine_0004_room"
+        "engine_0004_lean"
     }
 }
 
 #[async_trait::async_trait]
-impl MigrationTrait for Room {
+impl MigrationTrait for Lean {
     #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        if manager.get_database_backend() != DbBackend::Postgres {
-            return Ok(());
+        // Whoever asks for a commit knows its sagas, and finds their history by its key.
+        manager.drop_index(Index::drop().name("history_commit_id").table("history").to_owned()).await?;
+        if manager.get_database_backend() == DbBackend::Postgres {
+            manager.get_connection().execute_unprepared(POSTGRES_LEAN).await?;
         }
-        // A saga's new version goes into the page of the old one, and no index is touched: a heap-only update.
-        manager.get_connection().execute_unprepared("alter table sagas set (fillfactor = 50)").await.map(|_| ())
+        Ok(())
     }
 
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 }
+
+/// A saga's new version goes into the page of the old one, and no index is touched: a heap-only update. Messages are
+/// pressed by the faster of the server's two ways, where it was built with it.
+const POSTGRES_LEAN: &str = "
+alter table sagas set (fillfactor = 50);
+do $$ begin
+    alter table outbox alter column body set compression lz4;
+exception when feature_not_supported then null;
+end $$";
 
 /// The columns beside `state` repeat what the state says, for queries.
 fn sagas() -> TableCreateStatement {

@@ -6,11 +6,12 @@
 //! way round.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use runtime::Pause;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::request::Snapshot;
@@ -33,7 +34,14 @@ struct Heard {
     snapshot: Option<Arc<Snapshot>>,
 }
 
-type Waited = Arc<Mutex<BTreeMap<Uuid, watch::Sender<Heard>>>>;
+/// A saga that somebody waits for.
+#[derive(Debug)]
+struct Wanted {
+    since: Instant,
+    told: watch::Sender<Heard>,
+}
+
+type Waited = Arc<Mutex<BTreeMap<Uuid, Wanted>>>;
 
 /// Who waits for what.
 #[derive(Debug, Default)]
@@ -44,14 +52,15 @@ pub(crate) struct Hints {
 impl Hints {
     /// Hears of every version from now on that may answer a wait.
     pub(crate) fn watch(&self, saga_id: Uuid) -> Watch {
-        let heard = lock(&self.waited).entry(saga_id).or_default().subscribe();
+        let wanted = || Wanted { since: Instant::now(), told: watch::Sender::default() };
+        let heard = lock(&self.waited).entry(saga_id).or_insert_with(wanted).told.subscribe();
         Watch { saga_id, heard: Some(heard), waited: Arc::clone(&self.waited) }
     }
 
     /// Tells that a saga has reached this version.
     fn tell(&self, saga_id: Uuid, version: u64, snapshot: Option<&Snapshot>) {
-        if let Some(sender) = lock(&self.waited).get(&saga_id) {
-            sender.send_if_modified(|heard| {
+        if let Some(wanted) = lock(&self.waited).get(&saga_id) {
+            wanted.told.send_if_modified(|heard| {
                 let newer = heard.version < version;
                 if newer {
                     *heard = Heard { version, snapshot: snapshot.cloned().map(Arc::new) };
@@ -61,13 +70,15 @@ impl Hints {
         }
     }
 
-    /// Waited sagas from this one on, in order.
-    fn waited(&self, from: Uuid) -> Vec<Uuid> {
-        lock(&self.waited).range(from..).map(|(id, _)| *id).take(ROUND_MAX).collect()
+    /// Sagas that are waited for since before `since`, from this one on, in order.
+    fn waited(&self, from: Uuid, since: Instant) -> Vec<Uuid> {
+        let waited = lock(&self.waited);
+        let old = waited.range(from..).filter(|(_, wanted)| wanted.since <= since);
+        old.map(|(id, _)| *id).take(ROUND_MAX).collect()
     }
 }
 
-fn lock(waited: &Waited) -> std::sync::MutexGuard<'_, BTreeMap<Uuid, watch::Sender<Heard>>> {
+fn lock(waited: &Waited) -> MutexGuard<'_, BTreeMap<Uuid, Wanted>> {
     waited.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -100,7 +111,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut waited = lock(&self.waited);
         self.heard = None;
-        if waited.get(&self.saga_id).is_some_and(|sender| sender.receiver_count() == 0) {
+        if waited.get(&self.saga_id).is_some_and(|wanted| wanted.told.receiver_count() == 0) {
             waited.remove(&self.saga_id);
         }
     }
@@ -143,7 +154,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pause = PAUSE;
     let mut from = Uuid::nil();
     while shared.tasks.sleep(shared.options.hints_every).await {
-        let round = shared.hints.waited(from);
+        // Most sagas are decided sooner, and here.
+        let Some(since) = Instant::now().checked_sub(shared.options.hints_every) else { continue };
+        let round = shared.hints.waited(from, since);
         from = round.last().filter(|_| round.len() == ROUND_MAX).map_or(Uuid::nil(), |last| next(*last));
         if round.is_empty() {
             continue;

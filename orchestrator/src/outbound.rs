@@ -5,16 +5,21 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use saga_store::OutboxMessage;
 use transport::{Handed, Message, Publisher, Queue, Settled};
 use uuid::Uuid;
 
+/// Rows that one commit deletes at most.
+const SAFE_MAX: usize = 1_024;
+
 pub(crate) struct Outbound {
     publisher: Arc<dyn Publisher>,
     in_flight: Mutex<BTreeSet<Uuid>>,
     in_flight_max: usize,
+    /// Rows whose messages are safe, to be deleted with the next commit.
+    safe: Mutex<Vec<Uuid>>,
 }
 
 impl fmt::Debug for Outbound {
@@ -25,7 +30,7 @@ impl fmt::Debug for Outbound {
 
 impl Outbound {
     pub(crate) fn new(publisher: Arc<dyn Publisher>, in_flight_max: usize) -> Self {
-        Self { publisher, in_flight: Mutex::new(BTreeSet::new()), in_flight_max }
+        Self { publisher, in_flight: Mutex::default(), in_flight_max, safe: Mutex::default() }
     }
 
     /// Hands over what is taken; the rest is left to the relay.
@@ -49,8 +54,8 @@ impl Outbound {
         self.forget(&refused);
     }
 
-    /// Waits for fates; returns the messages that are safe at the other side.
-    pub(crate) async fn confirmed(&self) -> Vec<Uuid> {
+    /// Waits for fates, and remembers which messages are safe at the other side.
+    pub(crate) async fn hear(&self) {
         let settled = self.publisher.settled().await;
         let ids: Vec<Uuid> = settled.iter().map(|settled| settled.id).collect();
         self.forget(&ids);
@@ -58,7 +63,27 @@ impl Outbound {
             settled.into_iter().partition(|settled| settled.confirmed);
         metrics::counter!("bookend_outbox_published_total", "result" => "confirmed").increment(confirmed.len() as u64);
         metrics::counter!("bookend_outbox_published_total", "result" => "lost").increment(lost.len() as u64);
-        confirmed.into_iter().map(|settled| settled.id).collect()
+        self.safe().extend(confirmed.into_iter().map(|settled| settled.id));
+    }
+
+    /// Rows that can be deleted; whoever takes them deletes them or gives them back.
+    pub(crate) fn take_safe(&self) -> Vec<Uuid> {
+        let mut safe = self.safe();
+        let taken = safe.len().min(SAFE_MAX);
+        let rest = safe.split_off(taken);
+        std::mem::replace(&mut *safe, rest)
+    }
+
+    /// Rows that could not be deleted. Too many of them are forgotten: they are sent again, and the participants know
+    /// the commands.
+    pub(crate) fn give_safe_back(&self, ids: Vec<Uuid>) {
+        let mut safe = self.safe();
+        safe.extend(ids);
+        safe.truncate(self.in_flight_max);
+    }
+
+    fn safe(&self) -> MutexGuard<'_, Vec<Uuid>> {
+        self.safe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells all instances something that may be lost.

@@ -1,14 +1,13 @@
 //! Sends what nobody sent: due outbox rows, left by a full queue, a lost message or a dead instance.
 //!
-//! Two tasks: one deletes rows whose messages are safe, one keeps rows on their way from falling due and claims
-//! those that are. Must hold: a row is deleted only after its confirmation; nothing is claimed while the transport is
+//! Three tasks: one hears which messages are safe, one deletes their rows where no commit did, one keeps rows on their
+//! way from falling due and claims those that are. Must hold: a row is deleted only after its confirmation; nothing is claimed while the transport is
 //! out of reach, because each claim of a row puts off the next, and what waited through an outage must leave at its end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Pause;
-use uuid::Uuid;
 
 use crate::shared::Shared;
 
@@ -16,35 +15,40 @@ use crate::shared::Shared;
 const PUSH_MS: u64 = 1_000;
 /// Rows claimed at once.
 const CLAIM_MAX: u64 = 256;
+/// How often rows are deleted that no commit took along.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Wait after the store failed, doubled up to its bound.
 const PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(2));
 
-/// Deletes the rows of confirmed messages; what is confirmed during a delete shares the next one.
-pub(crate) async fn confirm(shared: Arc<Shared>) {
-    let mut confirmed: Vec<Uuid> = Vec::new();
-    let mut pause = PAUSE;
+/// Hears which messages are safe.
+pub(crate) async fn hear(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             biased;
-            ids = shared.outbound.confirmed() => confirmed.extend(ids),
+            () = shared.outbound.hear() => {}
             () = shared.tasks.stopping() => return,
         }
-        match shared.store.confirm_outbox(&confirmed).await {
-            Ok(()) => {
-                confirmed.clear();
-                pause.reset();
-            }
-            // The rows stay and are sent again; the participants know the commands.
+    }
+}
+
+/// Deletes the rows of safe messages that no commit took along: a busy engine leaves none.
+pub(crate) async fn sweep(shared: Arc<Shared>) {
+    let mut pause = PAUSE;
+    while shared.tasks.sleep(SWEEP_EVERY).await {
+        let safe = shared.outbound.take_safe();
+        if safe.is_empty() {
+            continue;
+        }
+        match shared.store.confirm_outbox(&safe).await {
+            Ok(()) => pause.reset(),
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    rows = confirmed.len(),
+                    rows = safe.len(),
                     "confirmed outbox rows could not be deleted"
                 );
-                confirmed.truncate(shared.options.in_flight_max);
-                if !pause.wait(&shared.tasks).await {
-                    return;
-                }
+                shared.outbound.give_safe_back(safe);
+                pause.wait(&shared.tasks).await;
             }
         }
     }

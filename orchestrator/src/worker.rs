@@ -181,7 +181,14 @@ async fn commit(shared: &Shared, mut groups: Vec<Group>, starting: Vec<StartGrou
     let ids: Vec<Uuid> = transitions.iter().map(|transition| transition.header.id).collect();
     let commit_id = shared.entropy.id(now);
     metrics::histogram!("bookend_commit_transitions").record(transitions.len() as f64);
-    let committed = match shared.store.commit(Batch { commit_id, now, transitions }).await {
+    let confirmed = shared.outbound.take_safe();
+    let batch = Batch { commit_id, now, transitions, confirmed: confirmed.clone() };
+    let answer = shared.store.commit(batch).await;
+    if answer.is_err() {
+        // Whether they are gone or not: deleting them again does no harm.
+        shared.outbound.give_safe_back(confirmed);
+    }
+    let committed = match answer {
         Ok(committed) => committed,
         Err(StoreError::UnknownCommit(error)) => {
             tracing::warn!(
@@ -213,7 +220,7 @@ async fn commit(shared: &Shared, mut groups: Vec<Group>, starting: Vec<StartGrou
 async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed> {
     let mut pause = PAUSE;
     loop {
-        match shared.store.committed(commit_id).await {
+        match shared.store.committed(commit_id, ids).await {
             Ok(found) => {
                 metrics::counter!("bookend_commits_asked_total").increment(1);
                 let fate = |id: &Uuid| if found.contains(id) { Outcome::Committed } else { Outcome::Lost };

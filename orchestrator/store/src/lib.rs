@@ -75,8 +75,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Commits transitions: winners whole, losers not at all.
     async fn commit(&self, batch: Batch) -> Result<Committed, Error>;
 
-    /// Sagas whose history has a row of this commit.
-    async fn committed(&self, commit_id: Uuid) -> Result<Vec<Uuid>, Error>;
+    /// Those of these sagas whose history has a row of this commit.
+    async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error>;
 
     /// Claims up to `limit` due outbox rows by pushing their `due_at` to `push_ms` from now, longer the more often a
     /// row was tried.

@@ -160,6 +160,16 @@ pub struct Batch {
     pub now: Timestamp,
     /// At most one per saga, and at most one per start key.
     pub transitions: Vec<Transition>,
+    /// Outbox rows whose messages are safe at the other side; deleted along with whatever wins.
+    pub confirmed: Vec<Uuid>,
+}
+
+impl Batch {
+    /// The sagas of the transitions, in order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Uuid> {
+        self.transitions.iter().map(|transition| transition.header.id).collect()
+    }
 }
 
 /// What came of one transition.

@@ -53,7 +53,12 @@ fn row(seq: u64) -> HistoryRow {
 }
 
 fn batch(commit_id: u128, transitions: &[Transition]) -> Batch {
-    Batch { commit_id: Uuid::from_u128(commit_id), now: Timestamp(0), transitions: transitions.to_vec() }
+    Batch {
+        commit_id: Uuid::from_u128(commit_id),
+        now: Timestamp(0),
+        transitions: transitions.to_vec(),
+        confirmed: Vec::new(),
+    }
 }
 
 fn store() -> MemoryStore {
@@ -61,7 +66,7 @@ fn store() -> MemoryStore {
 }
 
 async fn is_there(store: &MemoryStore, commit_id: u128) -> bool {
-    !store.committed(Uuid::from_u128(commit_id)).await.unwrap().is_empty()
+    !store.committed(Uuid::from_u128(commit_id), &[start(1).header.id]).await.unwrap().is_empty()
 }
 
 #[tokio::test]

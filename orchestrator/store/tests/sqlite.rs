@@ -70,7 +70,8 @@ impl World {
     }
 
     async fn commit(&self, transition: &Transition) -> Result<Vec<Outcome>, Error> {
-        let batch = Batch { commit_id: Uuid::now_v7(), now: NOW, transitions: vec![transition.clone()] };
+        let batch =
+            Batch { commit_id: Uuid::now_v7(), now: NOW, transitions: vec![transition.clone()], confirmed: Vec::new() };
         self.store.commit(batch).await.map(|committed| committed.outcomes)
     }
 
@@ -199,10 +200,10 @@ async fn a_commit_that_is_refused_at_the_end_leaves_no_trace() {
     world.execute("create trigger orphan after insert on history begin insert into children values (1); end").await;
     let start = world.start(1);
     let commit_id = Uuid::from_u128(9);
-    let batch = Batch { commit_id, now: NOW, transitions: vec![start.clone()] };
+    let batch = Batch { commit_id, now: NOW, transitions: vec![start.clone()], confirmed: Vec::new() };
     let error = world.store.commit(batch).await.unwrap_err();
     assert!(matches!(error, Error::Bug(_)), "{error:?}");
-    assert!(world.store.committed(commit_id).await.unwrap().is_empty());
+    assert!(world.store.committed(commit_id, &[start.header.id]).await.unwrap().is_empty());
 
     world.execute("drop trigger orphan").await;
     assert_eq!(world.commit(&start).await.unwrap(), [Outcome::Committed], "the connection is usable again");
@@ -212,14 +213,16 @@ async fn a_commit_that_is_refused_at_the_end_leaves_no_trace() {
 async fn a_caller_that_goes_away_does_not_stop_a_commit() {
     let world = World::new().await;
     let start = world.start(1);
-    let (store, batch) =
-        (world.store.clone(), Batch { commit_id: Uuid::from_u128(9), now: NOW, transitions: vec![start.clone()] });
+    let (store, batch) = (
+        world.store.clone(),
+        Batch { commit_id: Uuid::from_u128(9), now: NOW, transitions: vec![start.clone()], confirmed: Vec::new() },
+    );
     let mut commit = Box::pin(async move { store.commit(batch).await });
     // Begun, and dropped at its first wait.
     assert!(poll_once(commit.as_mut()).await.is_none());
     drop(commit);
     let found = tokio::time::timeout(std::time::Duration::from_secs(10), async {
-        while world.store.committed(Uuid::from_u128(9)).await.unwrap().is_empty() {
+        while world.store.committed(Uuid::from_u128(9), &[start.header.id]).await.unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
     });

@@ -15,7 +15,7 @@ const HARD: &str = " [ {\"a\":\t\"\\\"'\\\\ \\u0007 %_;--$1?? äß 漢字 🦀 \
 pub(super) async fn a_winner_is_whole(world: &World) {
     let start = world.start();
     let batch = world.batch(std::slice::from_ref(&start));
-    let commit_id = batch.commit_id;
+    let (commit_id, ids) = (batch.commit_id, batch.ids());
     let committed = world.store.commit(batch).await.expect("the store commits");
     assert_eq!(committed.outcomes, [Outcome::Committed]);
 
@@ -25,9 +25,9 @@ pub(super) async fn a_winner_is_whole(world: &World) {
     let stored = world.load(id).await.expect("the saga exists");
     assert!(stored == Stored { header, state, input: Arc::clone(input) }, "{stored:?} is not what was written");
     assert_eq!(world.history(id).await, start.history);
-    assert_eq!(world.store.committed(commit_id).await.expect("the store answers"), [id]);
+    assert_eq!(world.store.committed(commit_id, &ids).await.expect("the store answers"), [id]);
     assert_eq!(commands(&committed.messages)["alpha"], start.commands);
-    assert!(world.store.committed(world.id()).await.expect("the store answers").is_empty());
+    assert!(world.store.committed(world.id(), &ids).await.expect("the store answers").is_empty());
 
     let next = world.succeed(&start);
     world.win(std::slice::from_ref(&next)).await;
@@ -42,14 +42,14 @@ pub(super) async fn a_loser_leaves_no_trace(world: &World) {
     let mut stranger = world.bump(&world.start());
     stranger.commands = loser.commands.clone();
     let batch = world.batch(&[winner.clone(), loser.clone(), stranger.clone()]);
-    let commit_id = batch.commit_id;
+    let (commit_id, ids) = (batch.commit_id, batch.ids());
     let committed = world.store.commit(batch).await.expect("the store commits");
     assert_eq!(committed.outcomes, [Outcome::Committed, Outcome::Lost, Outcome::Lost]);
 
     assert_eq!(world.state(loser.header.id).await, started[1].saga);
     assert_eq!(world.history(loser.header.id).await, started[1].history);
     assert!(world.load(stranger.header.id).await.is_none() && world.history(stranger.header.id).await.is_empty());
-    assert_eq!(world.store.committed(commit_id).await.expect("the store answers"), [winner.header.id]);
+    assert_eq!(world.store.committed(commit_id, &ids).await.expect("the store answers"), [winner.header.id]);
     assert_eq!(commands(&committed.messages)["beta"], winner.commands);
     world.clock.pass(1_000);
     let outbox = world.claim(100, 60_000).await;
@@ -114,13 +114,13 @@ pub(super) async fn a_refused_batch_leaves_no_trace(world: &World) {
     guilty.history[0].seq = 1;
     let fresh = world.start();
     let batch = world.batch(&[innocent.clone(), guilty, fresh.clone()]);
-    let commit_id = batch.commit_id;
+    let (commit_id, ids) = (batch.commit_id, batch.ids());
     let error = world.store.commit(batch).await.expect_err("history is never overwritten");
     assert!(matches!(error, Error::Bug(_)), "{error:?}");
 
     assert_eq!(world.state(innocent.header.id).await, started[0].saga);
     assert!(world.load(fresh.header.id).await.is_none());
-    assert!(world.store.committed(commit_id).await.expect("the store answers").is_empty());
+    assert!(world.store.committed(commit_id, &ids).await.expect("the store answers").is_empty());
     // The others go through without the guilty one.
     world.win(&[innocent, fresh]).await;
 }

@@ -144,7 +144,7 @@ impl World {
     }
 
     pub(super) fn batch(&self, transitions: &[Transition]) -> Batch {
-        Batch { commit_id: self.id(), now: self.clock.now(), transitions: transitions.to_vec() }
+        Batch { commit_id: self.id(), now: self.clock.now(), transitions: transitions.to_vec(), confirmed: Vec::new() }
     }
 
     pub(super) async fn commit(&self, transitions: &[Transition]) -> Committed {

@@ -178,9 +178,9 @@ impl Store for MemoryStore {
         answer
     }
 
-    async fn committed(&self, commit_id: Uuid) -> Result<Vec<Uuid>, Error> {
+    async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
         yield_now().await;
-        Ok(self.tables().committed(commit_id))
+        Ok(self.tables().committed(commit_id, ids))
     }
 
     async fn claim_outbox(&self, limit: u64, push_ms: u64) -> Result<Vec<OutboxMessage>, Error> {

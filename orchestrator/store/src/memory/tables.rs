@@ -96,6 +96,7 @@ impl Tables {
             let queued = Queued { message: message.clone(), due_at: now.plus_ms(HEAD_START_MS), created_at: now };
             self.outbox.insert(message.id, queued);
         }
+        self.confirm_outbox(&batch.confirmed);
         let outcome = |next: &Transition| outcomes.remove(&next.header.id).unwrap_or(Outcome::Lost);
         Ok(Committed { outcomes: batch.transitions.iter().map(outcome).collect(), messages })
     }
@@ -161,11 +162,11 @@ impl Tables {
         }
     }
 
-    pub(super) fn committed(&self, commit_id: Uuid) -> Vec<Uuid> {
+    pub(super) fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Vec<Uuid> {
         let mut sagas: Vec<Uuid> = self
             .history
             .iter()
-            .filter(|(_, past)| past.commit_id == commit_id)
+            .filter(|((saga_id, _), past)| past.commit_id == commit_id && ids.contains(saga_id))
             .map(|((saga_id, _), _)| *saga_id)
             .collect();
         sagas.dedup();

@@ -146,9 +146,9 @@ impl Store for SqlStore {
         self.dialect.commit(&self.db, batch, self.writing).await
     }
 
-    async fn committed(&self, commit_id: Uuid) -> Result<Vec<Uuid>, Error> {
+    async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
         self.dialect.decide_fate(&self.db, commit_id).await?;
-        query::committed(self, commit_id).await
+        query::committed(self, commit_id, ids).await
     }
 
     async fn claim_outbox(&self, limit: u64, push_ms: u64) -> Result<Vec<OutboxMessage>, Error> {

@@ -16,11 +16,13 @@ struct SagaId {
     saga_id: Uuid,
 }
 
-pub(super) async fn committed(store: &SqlStore, commit_id: Uuid) -> Result<Vec<Uuid>, Error> {
+/// Found through the sagas: an index of commits would cost each commit more than asking ever saves.
+pub(super) async fn committed(store: &SqlStore, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let select = Query::select()
         .distinct()
         .column("saga_id")
         .from("history")
+        .and_where(set_sql::is_one_of(store.db.backend(), "saga_id", ids))
         .and_where(Expr::col("commit_id").eq(commit_id))
         .order_by("saga_id", Order::Asc)
         .to_owned();

@@ -65,7 +65,7 @@ async fn a_poisonous_item_spoils_its_batch_and_nothing_else() {
         let error = one.commit(batch.clone()).await.unwrap_err();
         assert!(matches!(error, Error::Bug(_)), "{error:?}");
         assert_eq!(holder.rows().await, before);
-        assert_eq!(one.committed(batch.commit_id).await.unwrap(), Vec::<Uuid>::new());
+        assert_eq!(one.committed(batch.commit_id, &batch.ids()).await.unwrap(), Vec::<Uuid>::new());
     }
     assert_eq!(world.commit(&one, &[innocent, fresh]).await, [Outcome::Committed, Outcome::Committed]);
 }

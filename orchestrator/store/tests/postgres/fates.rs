@@ -26,7 +26,9 @@ async fn a_commit_whose_answer_is_lost_is_found_or_never_happens() {
         let error = one.commit(batch.clone()).await.unwrap_err();
         assert!(matches!(error, Error::UnknownCommit(_)), "{error:?}");
         assert_eq!(proxy.bites(), 1);
-        let found = testkit::eventually(crate::world::LIMIT, "the fate", async || one.committed(batch.commit_id).await);
+        let found = testkit::eventually(crate::world::LIMIT, "the fate", async || {
+            one.committed(batch.commit_id, &batch.ids()).await
+        });
         let found = found.await;
         assert_eq!(found, if arrives { ids(&batch) } else { Vec::new() });
         // What was not found is decided again, and what was found is not done twice.
@@ -57,7 +59,8 @@ async fn who_asks_for_a_lost_commit_that_still_runs_waits_for_its_end() {
         // The client is gone, and its statement goes on.
         holder.waits("one", 1).await;
 
-        let asked = other.committed(batch.commit_id);
+        let ids = batch.ids();
+        let asked = other.committed(batch.commit_id, &ids);
         let look = async {
             holder.waits("other", 1).await;
             assert!(holder.waits_for("other", "one").await);
@@ -78,12 +81,12 @@ async fn a_commit_that_comes_after_it_was_asked_for_changes_nothing() {
     let batch = world.batch(&[world.next(&start), world.start()]);
     let mut holder = world.holder().await;
     let before = holder.rows().await;
-    assert_eq!(other.committed(batch.commit_id).await.unwrap(), Vec::<Uuid>::new());
+    assert_eq!(other.committed(batch.commit_id, &batch.ids()).await.unwrap(), Vec::<Uuid>::new());
     let late = one.commit(batch.clone()).await.unwrap();
     assert_eq!(late.outcomes, [Outcome::Lost, Outcome::Lost]);
     assert!(late.messages.is_empty());
     assert_eq!(holder.rows().await, before);
-    assert_eq!(other.committed(batch.commit_id).await.unwrap(), Vec::<Uuid>::new(), "and it stays so");
+    assert_eq!(other.committed(batch.commit_id, &batch.ids()).await.unwrap(), Vec::<Uuid>::new(), "and it stays so");
     assert_eq!(world.commit(&one, &batch.transitions).await, [Outcome::Committed, Outcome::Committed]);
 }
 
@@ -99,6 +102,6 @@ async fn fates_that_everybody_knows_do_not_pile_up() {
     assert!(holder.count("commit_fates").await < 100);
     // What an instance left behind when it died goes when somebody asks, an hour later.
     world.clock.pass(2 * 3_600_000);
-    assert_eq!(one.committed(Uuid::now_v7()).await.unwrap(), Vec::<Uuid>::new());
+    assert_eq!(one.committed(Uuid::now_v7(), &[]).await.unwrap(), Vec::<Uuid>::new());
     assert_eq!(holder.count("commit_fates").await, 1);
 }

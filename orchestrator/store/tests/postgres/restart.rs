@@ -49,7 +49,7 @@ async fn callers_that_go_away_leave_no_session_in_a_transaction() {
     tokio::select! { biased; _ = one.commit(batch) => {} () = std::future::ready(()) => {} }
 
     let found = testkit::eventually(LIMIT, "the commit happens all the same", async || {
-        match one.committed(commit_id).await.map_err(|error| error.to_string())?.as_slice() {
+        match one.committed(commit_id, &ids).await.map_err(|error| error.to_string())?.as_slice() {
             [] => Err("it did not happen yet".to_owned()),
             found => Ok(found.to_vec()),
         }

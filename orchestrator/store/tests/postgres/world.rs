@@ -156,7 +156,12 @@ impl World {
     }
 
     pub(crate) fn batch(&self, transitions: &[Transition]) -> Batch {
-        Batch { commit_id: Uuid::now_v7(), now: self.clock.now(), transitions: transitions.to_vec() }
+        Batch {
+            commit_id: Uuid::now_v7(),
+            now: self.clock.now(),
+            transitions: transitions.to_vec(),
+            confirmed: Vec::new(),
+        }
     }
 
     pub(crate) async fn commit(&self, store: &SqlStore, transitions: &[Transition]) -> Vec<Outcome> {

@@ -21,6 +21,7 @@ pub(super) struct Bound<'a> {
     /// Commits whose fate everybody knows.
     pub(super) forgotten: &'a [Uuid],
     pub(super) planned: &'a [Planned],
+    pub(super) confirmed: &'a [Uuid],
 }
 
 /// All arguments of a commit.
@@ -36,6 +37,7 @@ pub(super) fn commit(bound: &Bound<'_>, in_order: &[&Transition]) -> db::Bound {
     add_states(&mut arguments, in_order, bound.stamp)?;
     add_history(&mut arguments, in_order)?;
     add_items(&mut arguments, bound.planned)?;
+    arguments.add(bound.confirmed)?;
     Ok(arguments)
 }
 

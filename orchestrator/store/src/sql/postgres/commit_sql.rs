@@ -15,8 +15,9 @@
 //! - The text is constant and the sets are arrays, which cost less to write and to read than JSON.
 //! - Sets are never joined to each other: the server takes them for small and would compare each row with each. Asked
 //!   as `(… in (select …)) is true`, it hashes.
-//! - Sagas are found by their ids however small the table was when the server made its plan, which it keeps: a
-//!   `lateral` part can't be turned around, and what is true of every change makes the server expect few.
+//! - Sagas are found by their ids however small the table was when the server made its plan, which it keeps: what is true
+//!   of every change makes the server expect few, and so it looks up each, in the order in which they are given.
+//! - Outbox rows that are done with are locked last, in the order of their ids.
 //! - A change that leaves `wake_at` and `status` alone touches no index (a heap-only update): a timer is only pulled
 //!   nearer or taken away.
 
@@ -56,19 +57,16 @@ with fate as (
         created_at, key_tenant, key_principal, start_key, fingerprint, input, status, decision,
         failure_code, stuck_cause, waiting_on, version, wake_at, decided_at, ended_at, state
     )
-), held as materialized (
-    select n.* from (select * from n where expected >= 0 and version > expected order by id) as n
-    cross join lateral (
-        select from sagas where sagas.id = n.id and sagas.version = n.expected for no key update
-    ) as locked
+), due as materialized (
+    select * from n where expected >= 0 and version > expected order by id
 ), changed as (
     update sagas set
-        format = $5, status = held.status, decision = held.decision, failure_code = held.failure_code,
-        stuck_cause = held.stuck_cause, waiting_on = held.waiting_on, version = held.version,
-        wake_at = case when sagas.wake_at < held.wake_at then sagas.wake_at else held.wake_at end,
-        updated_at = $2, decided_at = held.decided_at, ended_at = held.ended_at, state = held.state
-    from held
-    where sagas.id = held.id and sagas.version = held.expected
+        format = $5, status = due.status, decision = due.decision, failure_code = due.failure_code,
+        stuck_cause = due.stuck_cause, waiting_on = due.waiting_on, version = due.version,
+        wake_at = case when sagas.wake_at < due.wake_at then sagas.wake_at else due.wake_at end,
+        updated_at = $2, decided_at = due.decided_at, ended_at = due.ended_at, state = due.state
+    from due
+    where sagas.id = due.id and sagas.version = due.expected
     returning sagas.id, sagas.ended_at
 ), candidates as materialized (
     select n.* from n
@@ -99,6 +97,8 @@ with fate as (
     where (c.id in (select saga_id from took)) is true
     order by c.tenant, c.business_key, c.id
     returning id
+), confirmed as (
+    delete from outbox where id in (select id from outbox where id = any($44) order by id for update)
 ), won as materialized (
     select id from changed union all select id from started
 ), inputs as (
@@ -140,8 +140,14 @@ pub(in crate::sql) async fn commit(
     let planned = messages::plan(batch.commit_id, batch.now, writing.items_max, commands);
     let stamp = Stamp { now: batch.now, format: writing.format };
     let forgotten = fates.take();
-    let bound =
-        Bound { commit_id: batch.commit_id, stamp, written_at: db.now(), forgotten: &forgotten, planned: &planned };
+    let bound = Bound {
+        commit_id: batch.commit_id,
+        stamp,
+        written_at: db.now(),
+        forgotten: &forgotten,
+        planned: &planned,
+        confirmed: &batch.confirmed,
+    };
     let won = match run(db, &bound, &in_order).await {
         Ok(won) => won,
         Err(error) => {

@@ -100,6 +100,8 @@ select
     value ->> 'created_at'
 from jsonb_each(?)";
 
+const CONFIRMED: &str = "delete from outbox where id in (select unhex(value) from json_each(?))";
+
 /// The commit as a transaction wants it.
 pub(in crate::sql) fn work(
     tx: &DatabaseTransaction,
@@ -127,6 +129,8 @@ async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp, writing
     let messages = messages::group(batch.commit_id, batch.now, writing.items_max, commands);
     let rows: Vec<Message<'_>> = messages.iter().map(|message| Message::of(message, now)).collect();
     execute(tx, OUTBOX, &rows).await?;
+    let confirmed: Vec<_> = batch.confirmed.iter().map(|id| id.simple()).collect();
+    execute(tx, CONFIRMED, &confirmed).await?;
 
     let outcome = |transition: &Transition| outcomes.remove(&transition.header.id).unwrap_or(Outcome::Lost);
     Ok(Committed { outcomes: batch.transitions.iter().map(outcome).collect(), messages })
