@@ -92,6 +92,9 @@ struct RunArgs {
     /// Runs the baseline, too, and compares.
     #[arg(long)]
     baseline: bool,
+    /// Workers of the engine; as many as the product has, unless given.
+    #[arg(long)]
+    workers: Option<usize>,
     /// Tells what each statement costs the database.
     #[arg(long)]
     statements: bool,
@@ -142,7 +145,7 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run(&args).await,
         Command::Participants { postgres, amqp, baseline, batch } => {
-            let setup = Setup { http: false, batch: batch == Batch::On };
+            let setup = Setup { http: false, batch: batch == Batch::On, workers: None };
             world::participants(&postgres, &amqp, baseline, setup).await
         }
     }
@@ -153,7 +156,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     if args.baseline && args.stack == Stack::Embedded {
         bail!("the baseline needs --stack services");
     }
-    let setup = Setup { http: args.entry == Entrance::Http, batch: args.batch == Batch::On };
+    let setup = Setup { http: args.entry == Entrance::Http, batch: args.batch == Batch::On, workers: args.workers };
     let mut report = match args.stack {
         Stack::Embedded => measure(args, load, World::embedded(setup).await?).await?,
         Stack::Services => measure(args, load, World::on_services(setup).await?).await?,

@@ -48,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) http: bool,
     /// Many commands and replies share a message.
     pub(crate) batch: bool,
+    /// Workers of the engine, where not as many as usual.
+    pub(crate) workers: Option<usize>,
 }
 
 impl Setup {
@@ -203,7 +205,8 @@ fn serve(step: &'static str, db: Db, transport: &dyn Transport, tasks: &Tasks, s
 
 async fn engine(db: Db, transport: &dyn Transport, tasks: &Tasks, alone: bool, setup: Setup) -> anyhow::Result<Engine> {
     let store: Arc<dyn Store> = Arc::new(SqlStore::new(db).with_message_items(setup.items_max()));
-    let options = Options { alone, ..Options::default() };
+    let usual = Options::default();
+    let options = Options { alone, workers: setup.workers.unwrap_or(usual.workers), ..usual };
     let catalog = job::catalog()?;
     Ok(Engine::start(store, transport, &catalog, Arc::new(RandomEntropy), tasks, options).await?)
 }
