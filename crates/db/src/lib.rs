@@ -10,6 +10,8 @@ mod sqlite;
 
 mod postgres;
 
+pub mod sets;
+
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -83,6 +85,16 @@ impl Db {
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same database, telling `told` the text of every statement but begin and commit, for tests.
+    #[must_use]
+    pub fn telling(mut self, told: impl Fn(&str) + Clone + Send + Sync + 'static) -> Self {
+        for connection in [&mut self.writer, &mut self.reader] {
+            let told = told.clone();
+            connection.set_metric_callback(move |info| told(&info.statement.sql));
+        }
+        self
     }
 
     /// The connection for reading. Statements that write must go through [`Db::transaction`] or [`Db::writer`].

@@ -4,11 +4,11 @@
 //! is locked before any is changed, so that two batches never wait for each other in a ring.
 
 use async_trait::async_trait;
-use clinic::{Hold, appointments, lock, release, reserve};
+use clinic::{Asked, Hold, appointments, lock, release, reserve};
 use participant_kit::Transactional;
 use saga_defs::contract::booking::{NAME, Reserve};
 use saga_defs::message::CONTRACT_VIOLATION;
-use saga_defs::{Command, Outcome, Timestamp};
+use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::Deserialize as _;
 
@@ -27,8 +27,10 @@ impl Transactional for Booking {
     }
 
     async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
-        let asked = commands.iter().filter_map(|command| Reserve::deserialize(&command.payload).ok());
-        let held = commands.iter().map(|command| appointments::appointment_id(command.key));
+        let (executes, undos): (Vec<&Command>, Vec<&Command>) =
+            commands.iter().copied().partition(|command| command.verb == Verb::Execute);
+        let asked = executes.iter().filter_map(|command| Reserve::deserialize(&command.payload).ok());
+        let held = undos.iter().map(|command| appointments::appointment_id(command.key));
         lock(tx, asked.map(|asked| asked.slot_id), held).await
     }
 
@@ -38,14 +40,17 @@ impl Transactional for Booking {
         now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        let mut outcomes = Vec::with_capacity(commands.len());
-        for command in commands {
-            outcomes.push(match Reserve::deserialize(&command.payload) {
-                Ok(asked) => reserve(tx, now, Hold { key: command.key, saga_id: command.saga_id }, &asked).await?,
-                Err(_) => Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of booking.reserve"),
-            });
-        }
-        Ok(outcomes)
+        let read = |command: &&Command| Reserve::deserialize(&command.payload).ok();
+        let reserves: Vec<Option<Reserve>> = commands.iter().map(read).collect();
+        let hold = |command: &Command| Hold { key: command.key, saga_id: command.saga_id };
+        let asked = |(command, reserve)| Some(Asked { hold: hold(command), reserve: Option::as_ref(reserve)? });
+        let asked: Vec<Asked<'_>> = commands.iter().copied().zip(&reserves).filter_map(asked).collect();
+        let mut outcomes = reserve(tx, now, &asked).await?.into_iter();
+        let unread = || Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of booking.reserve");
+        Ok(reserves
+            .iter()
+            .filter_map(|reserve| if reserve.is_some() { outcomes.next() } else { Some(unread()) })
+            .collect())
     }
 
     async fn undo(
@@ -54,10 +59,6 @@ impl Transactional for Booking {
         now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        let mut outcomes = Vec::with_capacity(commands.len());
-        for command in commands {
-            outcomes.push(release(tx, now, command.key).await?);
-        }
-        Ok(outcomes)
+        release(tx, now, &commands.iter().map(|command| command.key).collect::<Vec<_>>()).await
     }
 }

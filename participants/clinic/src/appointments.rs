@@ -1,8 +1,10 @@
 //! Appointments: a slot held for a saga, confirmed or released.
 //!
 //! Not for idempotency: the inbox of the participants that call this answers repeated commands. Must hold: a refusal
-//! comes from conditional SQL and leaves nothing behind; a released appointment knows nobody's name any more.
+//! comes from conditional SQL and leaves nothing behind; a released appointment knows nobody's name any more; however
+//! many are asked for at once, the number of statements is the same.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use saga_defs::contract::Money;
@@ -11,12 +13,11 @@ use saga_defs::contract::confirmation::{Confirmed, RESERVATION_EXPIRED};
 use saga_defs::message::NOTHING_TO_UNDO;
 use saga_defs::{Outcome, Timestamp};
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{DatabaseTransaction, DbErr, IntoActiveModel, QuerySelect};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::slots;
+use crate::{set_sql, slots};
 
 /// Refusal of a release whose appointment was confirmed: the clinic counts on it.
 pub const APPOINTMENT_CONFIRMED: &str = "appointment_confirmed";
@@ -94,129 +95,149 @@ pub fn appointment_id(key: Uuid) -> Uuid {
     Uuid::new_v5(&key, b"appointment")
 }
 
-/// Holds a slot for a saga. Callers that change several slots in one transaction [`crate::lock`] them first.
+/// A slot that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// By whom.
+    pub hold: Hold,
+    /// Which slot, and for which patient.
+    pub reserve: &'a Reserve,
+}
+
+impl Asked<'_> {
+    /// The id of the appointment that comes of it.
+    pub(crate) fn id(&self) -> Uuid {
+        appointment_id(self.hold.key)
+    }
+}
+
+/// An appointment, and the saga that says it holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// The appointment.
+    pub appointment_id: Uuid,
+    /// The saga.
+    pub saga_id: Uuid,
+}
+
+/// Holds slots for sagas; one outcome each, in order, and of several for one slot the first gets it. Callers whose
+/// transaction changes more than this [`crate::lock`] all their slots first.
 ///
 /// # Errors
 /// When the database failed.
-pub async fn reserve(tx: &DatabaseTransaction, now: Timestamp, hold: Hold, asked: &Reserve) -> Result<Outcome, DbErr> {
-    let Some(slot) = slots::locked(tx, asked.slot_id).await? else {
-        return Ok(Outcome::refused(SLOT_UNKNOWN, "there is no such slot"));
-    };
-    if slot.starts_at <= now.0 {
-        return Ok(Outcome::refused(SLOT_IN_PAST, "the slot has begun already"));
+pub async fn reserve(tx: &DatabaseTransaction, now: Timestamp, asked: &[Asked<'_>]) -> Result<Vec<Outcome>, DbErr> {
+    let wanted: BTreeSet<Uuid> = asked.iter().map(|asked| asked.reserve.slot_id).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
     }
-    let taken = Outcome::refused(SLOT_TAKEN, "another appointment is active on the slot");
-    if slot.status != slots::Status::Free || !slots::change(tx, &slot, slots::Status::Held).await? {
-        return Ok(taken);
-    }
-    if !insert(tx, now, hold, asked).await? {
-        // The slot said free and was not: put it back as it was found, the audit shows the contradiction.
-        let held = slots::Model { version: slot.version + 1, ..slot };
-        slots::change(tx, &held, slots::Status::Free).await?;
-        return Ok(taken);
-    }
-    output(&Reserved {
-        appointment_id: appointment_id(hold.key),
-        slot_id: slot.id,
-        starts_at: Timestamp(slot.starts_at),
-        price: Money { amount_minor: slot.price_minor, currency: slot.currency },
-    })
+    let slots = slots::locked(tx, &Vec::from_iter(wanted)).await?;
+    let slot_of = |asked: &Asked<'_>| slots.get(&asked.reserve.slot_id);
+    let is_open = |slot: &slots::Model| slot.status == slots::Status::Free && slot.starts_at > now.0;
+    let open: Vec<Asked<'_>> = asked.iter().copied().filter(|asked| slot_of(asked).is_some_and(is_open)).collect();
+    let mut made = insert(tx, now, &open).await?;
+    let taken: Vec<Uuid> = made.iter().map(|(_, slot_id)| *slot_id).collect();
+    slots::change(tx, &taken, slots::Status::Free, slots::Status::Held).await?;
+    asked
+        .iter()
+        .map(|asked| match slot_of(asked) {
+            None => Ok(Outcome::refused(SLOT_UNKNOWN, "there is no such slot")),
+            Some(slot) if slot.starts_at <= now.0 => Ok(Outcome::refused(SLOT_IN_PAST, "the slot has begun already")),
+            Some(slot) if made.remove(&(asked.id(), slot.id)) => output(&Reserved {
+                appointment_id: asked.id(),
+                slot_id: slot.id,
+                starts_at: Timestamp(slot.starts_at),
+                price: Money { amount_minor: slot.price_minor, currency: slot.currency.clone() },
+            }),
+            Some(_) => Ok(Outcome::refused(SLOT_TAKEN, "another appointment is active on the slot")),
+        })
+        .collect()
 }
 
-/// False when another appointment is active on the slot.
-async fn insert(tx: &DatabaseTransaction, now: Timestamp, hold: Hold, asked: &Reserve) -> Result<bool, DbErr> {
-    let appointment = Model {
-        id: appointment_id(hold.key),
-        slot_id: asked.slot_id,
-        saga_id: hold.saga_id,
-        key: hold.key,
-        patient_name: Some(asked.patient.name.clone()),
-        patient_phone: Some(asked.patient.phone.clone()),
-        patient_email: Some(asked.patient.email.clone()),
-        status: Status::Pending,
-        created_at: now.0,
-        updated_at: now.0,
-    };
-    let inserted = Entity::insert(appointment.into_active_model())
-        .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_without_returning(tx)
-        .await?;
-    Ok(inserted == 1)
-}
-
-/// Gives a held slot back and forgets who it was held for.
-///
-/// # Errors
-/// When the database failed, or the slot contradicts its appointment.
-pub async fn release(tx: &DatabaseTransaction, now: Timestamp, key: Uuid) -> Result<Outcome, DbErr> {
-    let appointment = Entity::find().filter(Column::Key.eq(key)).lock_exclusive().one(tx).await?;
-    let Some(appointment) = appointment else {
-        return Ok(Outcome::succeeded(json!({ NOTHING_TO_UNDO: true })));
-    };
-    match appointment.status {
-        Status::Pending => {}
-        Status::Released => return output(&Released { appointment_id: appointment.id }),
-        Status::Confirmed => {
-            return Ok(Outcome::refused(APPOINTMENT_CONFIRMED, "the appointment was confirmed; cancel it instead"));
-        }
-    }
-    let nobody = || Expr::value(None::<String>);
-    Entity::update_many()
-        .col_expr(Column::Status, Expr::value(Status::Released))
-        .col_expr(Column::PatientName, nobody())
-        .col_expr(Column::PatientPhone, nobody())
-        .col_expr(Column::PatientEmail, nobody())
-        .col_expr(Column::UpdatedAt, Expr::value(now.0))
-        .filter(Column::Id.eq(appointment.id))
-        .filter(Column::Status.eq(Status::Pending))
-        .exec(tx)
-        .await?;
-    move_slot(tx, appointment.slot_id, slots::Status::Free).await?;
-    output(&Released { appointment_id: appointment.id })
-}
-
-/// Makes the appointment that `saga_id` holds definite.
-///
-/// # Errors
-/// When the database failed, or the slot contradicts its appointment.
-pub async fn confirm(
+/// Adds appointments; id and slot of those that no active one kept away.
+async fn insert(
     tx: &DatabaseTransaction,
     now: Timestamp,
-    saga_id: Uuid,
-    appointment_id: Uuid,
-) -> Result<Outcome, DbErr> {
-    let confirmed = Entity::update_many()
-        .col_expr(Column::Status, Expr::value(Status::Confirmed))
-        .col_expr(Column::UpdatedAt, Expr::value(now.0))
-        .filter(Column::Id.eq(appointment_id))
-        .filter(Column::SagaId.eq(saga_id))
-        .filter(Column::Status.eq(Status::Pending))
-        .exec(tx)
-        .await?;
-    if confirmed.rows_affected == 0 {
-        return Ok(Outcome::refused(RESERVATION_EXPIRED, "the appointment is no longer held by this saga"));
+    asked: &[Asked<'_>],
+) -> Result<BTreeSet<(Uuid, Uuid)>, DbErr> {
+    if asked.is_empty() {
+        return Ok(BTreeSet::new());
     }
-    let Some(appointment) = Entity::find_by_id(appointment_id).one(tx).await? else {
-        return Err(DbErr::RecordNotFound("the appointment that was just confirmed".to_owned()));
+    let rows = tx.query_all_raw(set_sql::insert(tx.get_database_backend(), asked, now)).await?;
+    rows.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))).collect()
+}
+
+/// What a release must know of an appointment.
+#[derive(Debug, FromQueryResult)]
+struct Found {
+    id: Uuid,
+    key: Uuid,
+    slot_id: Uuid,
+    status: Status,
+}
+
+/// Gives held slots back and forgets who they were held for; one outcome per effect, in order.
+///
+/// # Errors
+/// When the database failed, or a slot contradicts its appointment.
+pub async fn release(tx: &DatabaseTransaction, now: Timestamp, keys: &[Uuid]) -> Result<Vec<Outcome>, DbErr> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let backend = tx.get_database_backend();
+    let found = Found::find_by_statement(set_sql::of_keys(backend, keys)).all(tx).await?;
+    let (ids, slots): (Vec<Uuid>, Vec<Uuid>) =
+        found.iter().filter(|found| found.status == Status::Pending).map(|found| (found.id, found.slot_id)).unzip();
+    if !ids.is_empty() {
+        tx.execute_raw(set_sql::release(backend, &ids, now)).await?;
+        slots::change(tx, &slots, slots::Status::Held, slots::Status::Free).await?;
+    }
+    let found: BTreeMap<Uuid, &Found> = found.iter().map(|found| (found.key, found)).collect();
+    let outcome = |key: &Uuid| match found.get(key).map(|found| (found.status, found.id)) {
+        None => Ok(Outcome::succeeded(json!({ NOTHING_TO_UNDO: true }))),
+        Some((Status::Pending | Status::Released, appointment_id)) => output(&Released { appointment_id }),
+        Some((Status::Confirmed, _)) => {
+            Ok(Outcome::refused(APPOINTMENT_CONFIRMED, "the appointment was confirmed; cancel it instead"))
+        }
     };
-    move_slot(tx, appointment.slot_id, slots::Status::Booked).await?;
-    output(&Confirmed { appointment_id })
+    keys.iter().map(outcome).collect()
+}
+
+/// What a confirmation changed.
+#[derive(Debug, FromQueryResult)]
+struct Changed {
+    id: Uuid,
+    saga_id: Uuid,
+    slot_id: Uuid,
+}
+
+/// Makes held appointments definite; one outcome each, in order.
+///
+/// # Errors
+/// When the database failed, or a slot contradicts its appointment.
+pub async fn confirm(tx: &DatabaseTransaction, now: Timestamp, asked: &[Held]) -> Result<Vec<Outcome>, DbErr> {
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let changed = set_sql::confirm(tx.get_database_backend(), asked, now);
+    let changed = Changed::find_by_statement(changed).all(tx).await?;
+    let slots: Vec<Uuid> = changed.iter().map(|changed| changed.slot_id).collect();
+    slots::change(tx, &slots, slots::Status::Held, slots::Status::Booked).await?;
+    let held = |changed: &Changed| Held { appointment_id: changed.id, saga_id: changed.saga_id };
+    let mut confirmed: BTreeSet<Held> = changed.iter().map(held).collect();
+    let outcome = |asked: &Held| {
+        // Whoever asks for the same once more finds it confirmed.
+        if confirmed.remove(asked) {
+            return output(&Confirmed { appointment_id: asked.appointment_id });
+        }
+        Ok(Outcome::refused(RESERVATION_EXPIRED, "the appointment is no longer held by this saga"))
+    };
+    asked.iter().map(outcome).collect()
 }
 
 /// Output of a release.
 #[derive(Serialize)]
 struct Released {
     appointment_id: Uuid,
-}
-
-/// Moves a held slot on. Anything but a held slot contradicts the appointment and rolls everything back.
-async fn move_slot(tx: &DatabaseTransaction, id: Uuid, status: slots::Status) -> Result<(), DbErr> {
-    let slot = slots::locked(tx, id).await?.filter(|slot| slot.status == slots::Status::Held);
-    let moved = match slot {
-        Some(slot) => slots::change(tx, &slot, status).await?,
-        None => false,
-    };
-    if moved { Ok(()) } else { Err(DbErr::RecordNotUpdated) }
 }
 
 fn output<T: Serialize>(value: &T) -> Result<Outcome, DbErr> {

@@ -8,6 +8,8 @@ pub mod slots;
 
 pub mod appointments;
 
+mod set_sql;
+
 mod locks;
 
 pub mod seed;
@@ -18,7 +20,7 @@ pub mod audit;
 
 pub mod http;
 
-pub use appointments::{Hold, confirm, release, reserve};
+pub use appointments::{Asked, Held, Hold, confirm, release, reserve};
 pub use http::router;
 pub use locks::lock;
 pub use seed::seed;

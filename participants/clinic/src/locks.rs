@@ -6,13 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
 use uuid::Uuid;
 
-use crate::{appointments, slots};
+use crate::set_sql;
 
 /// Locks `slots`, and the slots of `appointments`, until the transaction ends. What does not exist is passed over.
 ///
@@ -27,29 +24,12 @@ pub async fn lock(
     if tx.get_database_backend() == DbBackend::Sqlite {
         return Ok(());
     }
-    let mut ids: BTreeSet<Uuid> = slots.into_iter().collect();
-    // An appointment never moves to another slot.
-    ids.extend(slots_of(tx, appointments.into_iter().collect()).await?);
-    if ids.is_empty() {
+    // An appointment never moves to another slot, so its slot is known before it is locked.
+    let slots: BTreeSet<Uuid> = slots.into_iter().collect();
+    let appointments: BTreeSet<Uuid> = appointments.into_iter().collect();
+    if slots.is_empty() && appointments.is_empty() {
         return Ok(());
     }
-    slots::Entity::find()
-        .select_only()
-        .column(slots::Column::Id)
-        .filter(slots::Column::Id.is_in(ids))
-        .order_by_asc(slots::Column::Id)
-        .lock_exclusive()
-        .into_tuple::<Uuid>()
-        .all(tx)
-        .await
-        .map(|_| ())
-}
-
-async fn slots_of(tx: &DatabaseTransaction, appointments: Vec<Uuid>) -> Result<Vec<Uuid>, DbErr> {
-    use appointments::{Column, Entity};
-    if appointments.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = Entity::find().select_only().column(Column::SlotId).filter(Column::Id.is_in(appointments));
-    rows.into_tuple().all(tx).await
+    let lock = set_sql::lock(slots.into_iter().collect(), appointments.into_iter().collect());
+    tx.query_all_raw(lock).await.map(|_| ())
 }

@@ -1,11 +1,15 @@
 //! Slots: a doctor's time that can be booked once.
 //!
 //! Not for who booked it: that is [`crate::appointments`]. Must hold: every change of a slot is guarded by the
-//! version that it was decided on, and makes a new one.
+//! status that it was decided on, and makes a new version.
+
+use std::collections::BTreeMap;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, DbErr, QuerySelect};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use serde::{Deserialize, Serialize};
+
+use crate::set_sql;
 
 /// What a slot is to somebody who looks for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, EnumIter, DeriveActiveEnum)]
@@ -52,19 +56,20 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The slot as this transaction sees it, locked where the database can lock a row.
-pub(crate) async fn locked(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
-    Entity::find_by_id(id).lock_exclusive().one(tx).await
+/// Those of the slots that exist, as this transaction sees them, locked where the database can lock rows.
+pub(crate) async fn locked(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Model>, DbErr> {
+    let slots = Entity::find().from_raw_sql(set_sql::slots(tx.get_database_backend(), ids)).all(tx).await?;
+    Ok(slots.into_iter().map(|slot| (slot.id, slot)).collect())
 }
 
-/// Gives `slot` a new status, if it still is what was read. False when it is not.
-pub(crate) async fn change(tx: &DatabaseTransaction, slot: &Model, status: Status) -> Result<bool, DbErr> {
-    let changed = Entity::update_many()
-        .col_expr(Column::Status, Expr::value(status))
-        .col_expr(Column::Version, Expr::value(slot.version + 1))
-        .filter(Column::Id.eq(slot.id))
-        .filter(Column::Version.eq(slot.version))
-        .exec(tx)
-        .await?;
-    Ok(changed.rows_affected == 1)
+/// Gives slots, each named once, the status `to`.
+///
+/// # Errors
+/// When the database failed, or one of them is not `from`: that contradicts its appointment, and rolls everything back.
+pub(crate) async fn change(tx: &DatabaseTransaction, ids: &[Uuid], from: Status, to: Status) -> Result<(), DbErr> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let changed = tx.execute_raw(set_sql::move_slots(tx.get_database_backend(), ids, from, to)).await?;
+    if usize::try_from(changed.rows_affected()) == Ok(ids.len()) { Ok(()) } else { Err(DbErr::RecordNotUpdated) }
 }

@@ -4,13 +4,13 @@
 
 use clinic::appointments::{APPOINTMENT_CONFIRMED, appointment_id};
 use clinic::seed::slot_id;
-use clinic::{Hold, audit, confirm, release, reserve, seed};
+use clinic::{Asked, Held, Hold, audit, confirm, release, reserve, seed};
 use db::Work;
 use fixture::{Owned, Stack};
 use saga_defs::contract::Patient;
 use saga_defs::contract::booking::{Reserve, SLOT_TAKEN};
 use saga_defs::{Outcome, Timestamp};
-use sea_orm::{DatabaseTransaction, TransactionTrait as _};
+use sea_orm::{DatabaseTransaction, DbErr, TransactionTrait as _};
 use uuid::Uuid;
 
 /// 2026-11-21T09:30:00Z.
@@ -39,8 +39,16 @@ where
     tokio::join!(other.transaction(work), seen).0.unwrap()
 }
 
+async fn reserve_one(tx: &DatabaseTransaction, saga: u128) -> Result<Outcome, DbErr> {
+    Ok(reserve(tx, NOW, &[Asked { hold: hold(saga), reserve: &asked() }]).await?.remove(0))
+}
+
+async fn release_one(tx: &DatabaseTransaction, saga: u128) -> Result<Outcome, DbErr> {
+    Ok(release(tx, NOW, &[hold(saga).key]).await?.remove(0))
+}
+
 fn reserving(saga: u128) -> impl for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, Outcome> {
-    move |tx| Box::pin(async move { reserve(tx, NOW, hold(saga), &asked()).await })
+    move |tx| Box::pin(reserve_one(tx, saga))
 }
 
 /// A clinic with one slot.
@@ -60,7 +68,7 @@ async fn assert_sound(owned: &Owned) {
 async fn a_reservation_that_waits_for_another_finds_the_slot_taken() {
     let owned = clinic().await;
     let first = owned.db.writer().begin().await.unwrap();
-    assert!(matches!(reserve(&first, NOW, hold(1), &asked()).await.unwrap(), Outcome::Succeeded { .. }));
+    assert!(matches!(reserve_one(&first, 1).await.unwrap(), Outcome::Succeeded { .. }));
     let outcome = second(&owned, first, reserving(2)).await;
     assert!(matches!(&outcome, Outcome::Refused { code, .. } if code == SLOT_TAKEN), "{outcome:?}");
     assert_sound(&owned).await;
@@ -72,7 +80,7 @@ async fn a_reservation_that_waits_for_a_release_gets_the_slot() {
     let owned = clinic().await;
     owned.db.transaction(reserving(1)).await.unwrap();
     let first = owned.db.writer().begin().await.unwrap();
-    release(&first, NOW, hold(1).key).await.unwrap();
+    release(&first, NOW, &[hold(1).key]).await.unwrap();
     let outcome = second(&owned, first, reserving(2)).await;
     assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
     assert_sound(&owned).await;
@@ -84,8 +92,9 @@ async fn a_release_that_waits_for_a_confirmation_is_refused() {
     let owned = clinic().await;
     owned.db.transaction(reserving(1)).await.unwrap();
     let first = owned.db.writer().begin().await.unwrap();
-    confirm(&first, NOW, hold(1).saga_id, appointment_id(hold(1).key)).await.unwrap();
-    let outcome = second(&owned, first, |tx| Box::pin(release(tx, NOW, hold(1).key))).await;
+    let held = Held { appointment_id: appointment_id(hold(1).key), saga_id: hold(1).saga_id };
+    confirm(&first, NOW, &[held]).await.unwrap();
+    let outcome = second(&owned, first, |tx| Box::pin(release_one(tx, 1))).await;
     assert!(matches!(&outcome, Outcome::Refused { code, .. } if code == APPOINTMENT_CONFIRMED), "{outcome:?}");
     assert_sound(&owned).await;
 }

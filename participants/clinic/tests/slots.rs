@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use clinic::query::{SlotFilter, SlotPlace, slots};
 use clinic::seed::{doctor_id, slot_id};
-use clinic::{Hold, reserve, seed};
+use clinic::{Asked, Hold, reserve, seed};
 use db::Db;
 use fixture::{Owned, Stack};
 use runtime::http::{Role, Token, Tokens, auth, identify};
@@ -36,7 +36,7 @@ async fn hold(db: &Db, slot_id: Uuid) {
             Patient { name: "Ada".to_owned(), phone: "+15005550006".to_owned(), email: "ada@example.org".to_owned() };
         let asked = Reserve { slot_id, patient };
         let hold = Hold { key: Uuid::from_u128(1), saga_id: Uuid::from_u128(2) };
-        Box::pin(async move { reserve(tx, NOW, hold, &asked).await })
+        Box::pin(async move { reserve(tx, NOW, &[Asked { hold, reserve: &asked }]).await })
     })
     .await
     .unwrap();

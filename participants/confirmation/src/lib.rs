@@ -4,7 +4,7 @@
 //! undone; `compensate` is only a fence.
 
 use async_trait::async_trait;
-use clinic::{confirm, lock};
+use clinic::{Held, confirm, lock};
 use participant_kit::Transactional;
 use saga_defs::contract::confirmation::{Confirm, NAME};
 use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION};
@@ -37,14 +37,14 @@ impl Transactional for Confirmation {
         now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        let mut outcomes = Vec::with_capacity(commands.len());
-        for command in commands {
-            outcomes.push(match Confirm::deserialize(&command.payload) {
-                Ok(asked) => confirm(tx, now, command.saga_id, asked.appointment_id).await?,
-                Err(_) => Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of confirmation.confirm"),
-            });
-        }
-        Ok(outcomes)
+        let read = |command: &&Command| {
+            let Confirm { appointment_id } = Confirm::deserialize(&command.payload).ok()?;
+            Some(Held { appointment_id, saga_id: command.saga_id })
+        };
+        let asked: Vec<Option<Held>> = commands.iter().map(read).collect();
+        let mut outcomes = confirm(tx, now, &asked.iter().flatten().copied().collect::<Vec<_>>()).await?.into_iter();
+        let unread = || Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of confirmation.confirm");
+        Ok(asked.iter().filter_map(|asked| if asked.is_some() { outcomes.next() } else { Some(unread()) }).collect())
     }
 
     async fn undo(

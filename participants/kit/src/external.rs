@@ -1,9 +1,10 @@
 //! The shape whose effects happen at a provider: an intent is committed first, the call runs outside every
 //! transaction, its verdict is committed after.
 //!
-//! Not for what a verdict changes: that is the module `verdict`. Must hold: no call without a committed intent; an
-//! intent is never forgotten: until a definite verdict, and until that is announced, its row is leased to a live run or
-//! due for the sweep; an item's reply leaves when that item is done, whatever its neighbours do.
+//! Not for what a verdict changes: that is the module `verdict`; nor for recording several together: that is `recorder`.
+//! Must hold: no call without a committed intent; an intent is never forgotten: until a definite verdict, and until that
+//! is announced, its row is leased to a live run or due for the sweep; an item's reply leaves when that item is done,
+//! whatever its neighbours do.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -25,8 +26,9 @@ use crate::handler::{Handler, Received, Run};
 use crate::intents::{self, Planned};
 use crate::leases::Lessee;
 use crate::live::{Live, Mark};
+use crate::recorder::{Failure, Recorder};
 use crate::rows::Model;
-use crate::verdict::{self, Call, Recorded};
+use crate::verdict::{Call, Recorded, Taught};
 use crate::{Error, External, Verdict, inbox};
 
 /// How often a verdict is tried to be recorded that the database refuses, or once shutdown began, before its call is left
@@ -78,9 +80,11 @@ impl<P: External> ExternalHandler<P> {
     #[must_use]
     pub fn new(db: Db, participant: P, options: ExternalOptions) -> Self {
         let lessee = Lessee { participant: participant.name(), owner: options.owner, lease: options.lease };
+        let participant = Arc::new(participant);
         Self(Arc::new(Core {
+            recorder: Arc::new(Recorder::new(db.clone(), Arc::clone(&participant), lessee)),
             db,
-            participant: Arc::new(participant),
+            participant,
             lessee,
             permits: Semaphore::new(options.concurrency),
             live: Live::default(),
@@ -124,6 +128,7 @@ struct Core<P> {
     participant: Arc<P>,
     options: ExternalOptions,
     lessee: Lessee,
+    recorder: Arc<Recorder<P>>,
     permits: Semaphore,
     live: Live,
 }
@@ -179,22 +184,16 @@ impl<P: External> Core<P> {
 
     /// Records a verdict, or leaves the call to the sweep. A database that is out of reach is waited for: a verdict may be
     /// recorded already, and then whoever asked is to hear of it.
-    async fn record(
-        &self,
-        tasks: &Tasks,
-        call: &Call,
-        verdict: &Verdict,
-        in_hand: Option<Uuid>,
-    ) -> Result<Recorded, Unrecorded> {
+    async fn record(&self, tasks: &Tasks, taught: Taught) -> Result<Recorded, Unrecorded> {
+        let taught = Arc::new(taught);
         let (mut refused, mut stopping) = (0, 0);
         loop {
-            let error = match verdict::record(&self.db, &self.participant, self.lessee, call, verdict, in_hand).await {
+            match Recorder::record(&self.recorder, tasks, Arc::clone(&taught), refused > 0).await {
                 Ok(recorded) => return Ok(recorded),
-                Err(error) => error,
-            };
-            refused += u32::from(!error.is_transient());
+                Err(Failure::Lasting) => refused += 1,
+                Err(Failure::Transient) => {}
+            }
             stopping += u32::from(tasks.is_stopping());
-            report(&error, call.effect.command.key);
             if refused >= RECORD_ATTEMPTS_MAX {
                 return Err(Unrecorded::Refused);
             }
@@ -291,7 +290,7 @@ async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, mark: Mark
         }
         let verdict = core.call(&call).await;
         let in_hand = waiting.as_ref().map(|received| received.command.command_id);
-        let recorded = match core.record(&tasks, &call, &verdict, in_hand).await {
+        let recorded = match core.record(&tasks, Taught { call, verdict, in_hand }).await {
             Ok(recorded) => recorded,
             Err(unrecorded) => {
                 if let (Unrecorded::Refused, Some(received)) = (unrecorded, waiting.take()) {
@@ -316,9 +315,4 @@ async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, mark: Mark
         core.told(key, announced).await;
     }
     drop(mark);
-}
-
-fn report(error: &Error, key: Uuid) {
-    let error = error as &dyn std::error::Error;
-    tracing::error!(error, %key, "a verdict could not be recorded");
 }

@@ -21,6 +21,8 @@ mod live;
 
 mod verdict;
 
+mod recorder;
+
 mod intents;
 
 mod announce;
@@ -144,6 +146,17 @@ pub enum Verdict {
     },
 }
 
+/// An effect whose fate is known, about to be recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Definite<'a> {
+    /// The effect, as the provider was asked for it.
+    pub effect: &'a Effect,
+    /// What the provider was asked to do.
+    pub verb: Verb,
+    /// What came of it: `Succeeded` or `Refused`.
+    pub outcome: &'a Outcome,
+}
+
 /// A participant whose effects happen at a provider, outside every transaction.
 #[async_trait]
 pub trait External: Send + Sync + 'static {
@@ -159,16 +172,12 @@ pub trait External: Send + Sync + 'static {
     /// Undoes an executed effect at the provider; same rules.
     async fn undo(&self, effect: &Effect) -> Verdict;
 
-    /// Writes the owner's rows for a definite verdict, in the transaction that records it.
+    /// Writes the owner's rows for definite verdicts, in the transaction that records them: those of a slice, in the
+    /// order in which they came. The inbox rows of the whole slice are locked, so a row that belongs to one effect
+    /// alone can be written without more ado; rows that effects share must be locked here first, in one order. One
+    /// verdict that can't be written fails the slice, and is told from the others by halving.
     ///
     /// # Errors
-    /// When the database failed; the verdict is recorded again later.
-    async fn record(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        effect: &Effect,
-        verb: Verb,
-        outcome: &Outcome,
-    ) -> Result<(), DbErr>;
+    /// When the database failed; the verdicts are recorded again later.
+    async fn record(&self, tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr>;
 }

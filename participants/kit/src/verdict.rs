@@ -1,9 +1,13 @@
-//! What a provider's verdict does to an effect: recorded together with the owner's rows in one transaction, and told
-//! to everybody who asked.
+//! What providers' verdicts do to their effects: recorded as a slice, together with the owner's rows in one
+//! transaction, and told to everybody who asked.
 //!
-//! Not for calling providers: that is [`crate::external`]. Must hold: a verdict counts only while its call is open,
-//! so that the verdict of a run that was taken over changes nothing twice; whoever records that an effect stands
-//! that was to be undone opens the undo in that same transaction.
+//! Not for calling providers: that is [`crate::external`]; nor for who is recorded together: that is
+//! [`crate::recorder`]. Must hold: a verdict counts only while its call is open, so that the verdict of a run that was
+//! taken over changes nothing twice; whoever records that an effect stands that was to be undone opens the undo in
+//! that same transaction; the rows of the whole slice are locked in key order, before any row of the owner is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use db::Db;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, ids};
@@ -13,7 +17,7 @@ use uuid::Uuid;
 use crate::inbox::{self, OPEN_RETRY_MS, State};
 use crate::leases::Lessee;
 use crate::rows::{self, Model};
-use crate::{Effect, Error, External, Verdict};
+use crate::{Definite, Effect, Error, External, Verdict};
 
 /// Longest wait between two calls for one effect.
 const BACKOFF_MAX_MS: u64 = 30_000;
@@ -71,101 +75,122 @@ impl Call {
     }
 }
 
-/// Records what `call` taught; `in_hand` is the command that is answered with it. Its delivery comes again until the
-/// answer is safe, so nothing is owed for it, unless it came again already.
+/// A verdict to record.
+#[derive(Debug)]
+pub(crate) struct Taught {
+    pub(crate) call: Call,
+    pub(crate) verdict: Verdict,
+    /// The command that is answered with it. Its delivery comes again until the answer is safe, so nothing is owed for
+    /// it, unless it came again already.
+    pub(crate) in_hand: Option<Uuid>,
+}
+
+impl Taught {
+    /// The effect's key.
+    pub(crate) fn key(&self) -> Uuid {
+        self.call.effect.command.key
+    }
+}
+
+/// Records what calls taught, all of it or nothing; one answer each, in order.
 pub(crate) async fn record<P: External>(
     db: &Db,
-    participant: &std::sync::Arc<P>,
+    participant: &Arc<P>,
     lessee: Lessee,
-    call: &Call,
-    verdict: &Verdict,
-    in_hand: Option<Uuid>,
-) -> Result<Recorded, Error> {
-    let (participant, call, verdict) = (std::sync::Arc::clone(participant), call.clone(), verdict.clone());
-    let now = db.now();
+    taught: Arc<[Arc<Taught>]>,
+) -> Result<Vec<Recorded>, Error> {
+    let (participant, now) = (Arc::clone(participant), db.now());
     let recorded = db.transaction(move |tx| {
-        let (participant, call, verdict) = (std::sync::Arc::clone(&participant), call.clone(), verdict.clone());
+        let (participant, taught) = (Arc::clone(&participant), Arc::clone(&taught));
         Box::pin(async move {
-            let Some(row) = rows::lock(tx, [call.effect.command.key]).await?.pop() else {
-                return Err(DbErr::RecordNotFound("the row of an open call".to_owned()));
-            };
-            if row.state()? != call.open_state() {
-                return settled_elsewhere(&row, call.verb);
-            }
-            let (retry_after_ms, provider_ref) = match verdict {
-                Verdict::Definite(Outcome::Retry { after_ms }) => (after_ms, None),
-                Verdict::Unknown { retry_after_ms, provider_ref } => (retry_after_ms, provider_ref),
-                Verdict::Definite(outcome) => {
-                    participant.record(tx, now, &call.effect, call.verb, &outcome).await?;
-                    let undoable = participant.undoable();
-                    return Definite { lessee, undoable, now, verb: call.verb, outcome, in_hand }.write(tx, row).await;
-                }
-            };
-            postpone(tx, lessee, now, row, retry_after_ms, provider_ref).await
+            let clerk = Clerk { lessee, undoable: participant.undoable(), now };
+            clerk.record(tx, &*participant, &taught).await
         })
     });
     Ok(recorded.await?)
 }
 
-/// Another run was first, or this one and was not told; the verdict stands. What the row owes is due in time.
-fn settled_elsewhere(row: &Model, verb: Verb) -> Result<Recorded, DbErr> {
-    let outcome = row.outcome(verb)?.unwrap_or(Outcome::Retry { after_ms: OPEN_RETRY_MS });
-    Ok(Recorded { outcome, announcing: Vec::new(), next: None })
-}
-
-/// Nothing was learnt: the call stays open and becomes due again.
-async fn postpone(
-    tx: &DatabaseTransaction,
-    lessee: Lessee,
-    now: Timestamp,
-    mut row: Model,
-    retry_after_ms: u64,
-    provider_ref: Option<String>,
-) -> Result<Recorded, DbErr> {
-    // A run that took the call over goes on by itself; only what was learnt of the provider's object is kept.
-    if row.owner == Some(lessee.owner) {
-        row.owner = None;
-        row.lease_until = Some(now.plus_ms(backoff_ms(row.calls).max(retry_after_ms)).0);
-        row.calls = row.calls.saturating_add(1);
-    }
-    row.provider_ref = provider_ref.or(row.provider_ref);
-    row.updated_at = now.0;
-    rows::save(tx, &[row]).await?;
-    Ok(Recorded { outcome: Outcome::Retry { after_ms: retry_after_ms }, announcing: Vec::new(), next: None })
-}
-
-fn backoff_ms(calls: i32) -> u64 {
-    let doublings = u32::try_from(calls).unwrap_or(0).min(16);
-    (BACKOFF_MIN_MS << doublings).min(BACKOFF_MAX_MS)
-}
-
-/// A definite verdict about to be written.
-struct Definite {
+/// Works verdicts into their rows.
+struct Clerk {
     lessee: Lessee,
     undoable: bool,
     now: Timestamp,
-    verb: Verb,
-    outcome: Outcome,
-    in_hand: Option<Uuid>,
 }
 
-impl Definite {
-    async fn write(self, tx: &DatabaseTransaction, mut row: Model) -> Result<Recorded, DbErr> {
+impl Clerk {
+    async fn record<P: External>(
+        &self,
+        tx: &DatabaseTransaction,
+        participant: &P,
+        slice: &[Arc<Taught>],
+    ) -> Result<Vec<Recorded>, DbErr> {
+        let keys: BTreeSet<Uuid> = slice.iter().map(|taught| taught.key()).collect();
+        let mut rows: BTreeMap<Uuid, Model> =
+            rows::lock(tx, keys).await?.into_iter().map(|row| (row.key, row)).collect();
+        let (mut changed, mut definite) = (BTreeSet::new(), Vec::new());
+        let mut recorded = Vec::with_capacity(slice.len());
+        for taught in slice {
+            let Taught { call, verdict, in_hand } = &**taught;
+            let Some(row) = rows.get_mut(&taught.key()) else {
+                return Err(DbErr::RecordNotFound("the row of an open call".to_owned()));
+            };
+            // Whatever the slice said of this row before counts already.
+            if row.state()? != call.open_state() {
+                recorded.push(settled_elsewhere(row, call.verb)?);
+                continue;
+            }
+            changed.insert(taught.key());
+            recorded.push(match verdict {
+                Verdict::Definite(Outcome::Retry { after_ms }) => self.postpone(row, *after_ms, None),
+                Verdict::Unknown { retry_after_ms, provider_ref } => {
+                    self.postpone(row, *retry_after_ms, provider_ref.as_ref())
+                }
+                Verdict::Definite(outcome) => {
+                    definite.push(Definite { effect: &call.effect, verb: call.verb, outcome });
+                    self.settle(row, call.verb, outcome, *in_hand)?
+                }
+            });
+        }
+        if !definite.is_empty() {
+            participant.record(tx, self.now, &definite).await?;
+        }
+        let changed: Vec<Model> = rows.into_values().filter(|row| changed.contains(&row.key)).collect();
+        rows::save(tx, &changed).await?;
+        Ok(recorded)
+    }
+
+    /// Nothing was learnt: the call stays open and becomes due again.
+    fn postpone(&self, row: &mut Model, retry_after_ms: u64, provider_ref: Option<&String>) -> Recorded {
+        // A run that took the call over goes on by itself; only what was learnt of the provider's object is kept.
+        if row.owner == Some(self.lessee.owner) {
+            row.owner = None;
+            row.lease_until = Some(self.now.plus_ms(backoff_ms(row.calls).max(retry_after_ms)).0);
+            row.calls = row.calls.saturating_add(1);
+        }
+        if let Some(provider_ref) = provider_ref {
+            row.provider_ref = Some(provider_ref.clone());
+        }
+        row.updated_at = self.now.0;
+        Recorded { outcome: Outcome::Retry { after_ms: retry_after_ms }, announcing: Vec::new(), next: None }
+    }
+
+    /// A definite verdict.
+    fn settle(&self, row: &mut Model, verb: Verb, outcome: &Outcome, in_hand: Option<Uuid>) -> Result<Recorded, DbErr> {
         let mut replies = Vec::new();
-        let comes_again = if row.asked_again { None } else { self.in_hand };
-        let text = Some(rows::write(&self.outcome)?);
-        match self.verb {
+        let comes_again = if row.asked_again { None } else { in_hand };
+        let text = Some(rows::write(outcome)?);
+        match verb {
             Verb::Execute => {
-                replies.extend(reply(row.command.as_deref(), &self.outcome)?);
+                replies.extend(reply(row.command.as_deref(), outcome)?);
                 row.execute_outcome = text;
-                self.executed(&mut row, &mut replies)?;
+                self.executed(row, outcome, &mut replies)?;
             }
             Verb::Compensate => {
-                replies.extend(reply(row.undo_command.as_deref(), &self.outcome)?);
+                replies.extend(reply(row.undo_command.as_deref(), outcome)?);
                 row.compensate_outcome = text;
                 row.command = None;
                 row.undo_command = None;
-                let undone = matches!(self.outcome, Outcome::Succeeded { .. });
+                let undone = matches!(outcome, Outcome::Succeeded { .. });
                 row.close(if undone { State::Undone } else { State::UndoRefused }, self.now);
             }
         }
@@ -174,15 +199,14 @@ impl Definite {
         owed.extend_from_slice(&replies);
         row.announce(&owed)?;
         if !row.is_open() && !owed.is_empty() {
-            self.lessee.take(&mut row, self.now);
+            self.lessee.take(row, self.now);
         }
-        rows::save(tx, std::slice::from_ref(&row)).await?;
-        let next = if row.is_open() { Some(Call::of(&row)?) } else { None };
-        Ok(Recorded { outcome: self.outcome, announcing: replies, next })
+        let next = if row.is_open() { Some(Call::of(row)?) } else { None };
+        Ok(Recorded { outcome: outcome.clone(), announcing: replies, next })
     }
 
-    fn executed(&self, row: &mut Model, replies: &mut Vec<Reply>) -> Result<(), DbErr> {
-        let stands = matches!(self.outcome, Outcome::Succeeded { .. });
+    fn executed(&self, row: &mut Model, outcome: &Outcome, replies: &mut Vec<Reply>) -> Result<(), DbErr> {
+        let stands = matches!(outcome, Outcome::Succeeded { .. });
         if stands && self.undoable {
             row.strip_command()?;
         } else {
@@ -200,6 +224,17 @@ impl Definite {
         row.close(if stands { State::Executed } else { State::Refused }, self.now);
         Ok(())
     }
+}
+
+/// Another run was first, or this one and was not told; the verdict stands. What the row owes is due in time.
+fn settled_elsewhere(row: &Model, verb: Verb) -> Result<Recorded, DbErr> {
+    let outcome = row.outcome(verb)?.unwrap_or(Outcome::Retry { after_ms: OPEN_RETRY_MS });
+    Ok(Recorded { outcome, announcing: Vec::new(), next: None })
+}
+
+fn backoff_ms(calls: i32) -> u64 {
+    let doublings = u32::try_from(calls).unwrap_or(0).min(16);
+    (BACKOFF_MIN_MS << doublings).min(BACKOFF_MAX_MS)
 }
 
 fn reply(command: Option<&str>, outcome: &Outcome) -> Result<Option<Reply>, DbErr> {

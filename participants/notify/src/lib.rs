@@ -17,6 +17,8 @@ mod participant;
 
 mod notices;
 
+mod notices_sql;
+
 pub mod query;
 
 pub mod http;

@@ -1,10 +1,14 @@
 //! The table of notices that went out: one row per effect, without personal data.
 
+use participant_kit::Definite;
 use saga_defs::contract::notify::{Send, Sent};
-use saga_defs::{Command, Timestamp};
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbErr, EntityTrait};
+use saga_defs::{Outcome, Timestamp, Verb};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
+
+use crate::notices_sql;
 
 /// A notice that went out.
 pub(crate) mod entity {
@@ -30,25 +34,36 @@ pub(crate) mod entity {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Writes the notice of a successful command down, once.
-pub(crate) async fn add(
-    tx: &DatabaseTransaction,
-    now: Timestamp,
-    command: &Command,
-    output: &Value,
-) -> Result<(), DbErr> {
-    let notice: Send = read(&command.payload)?;
-    let sent: Sent = read(output)?;
-    let row = entity::ActiveModel {
-        key: Set(command.key),
-        saga_id: Set(command.saga_id),
-        appointment_id: Set(notice.appointment_id),
-        channel: Set(sent.channel.as_str().to_owned()),
-        provider_ref: Set(sent.provider_ref),
-        created_at: Set(now.0),
-    };
-    let insert = entity::Entity::insert(row).on_conflict_do_nothing_on([entity::Column::Key]);
-    insert.exec_without_returning(tx).await.map(|_| ())
+/// A notice to be written down.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) key: Uuid,
+    pub(crate) saga_id: Uuid,
+    pub(crate) appointment_id: Uuid,
+    pub(crate) sent: Sent,
+}
+
+/// Writes the notices of successful commands down, each once.
+pub(crate) async fn add(tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+    let notices: Vec<New> =
+        verdicts.iter().filter_map(|verdict| notice(verdict).transpose()).collect::<Result<_, _>>()?;
+    if !notices.is_empty() {
+        tx.execute_raw(notices_sql::insert(tx.get_database_backend(), &notices, now)).await?;
+    }
+    Ok(())
+}
+
+/// The notice that went out, if one did.
+fn notice(verdict: &Definite<'_>) -> Result<Option<New>, DbErr> {
+    let command = &verdict.effect.command;
+    match (verdict.verb, verdict.outcome) {
+        (Verb::Execute, Outcome::Succeeded { output }) => {
+            let Send { appointment_id, .. } = read(&command.payload)?;
+            Ok(Some(New { key: command.key, saga_id: command.saga_id, appointment_id, sent: read(output)? }))
+        }
+        (Verb::Compensate, Outcome::Succeeded { .. })
+        | (Verb::Execute | Verb::Compensate, Outcome::Refused { .. } | Outcome::Retry { .. }) => Ok(None),
+    }
 }
 
 /// What this participant read or made before; what can't be read now must not pass without a row.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use participant_kit::{Effect, External, Verdict};
+use participant_kit::{Definite, Effect, External, Verdict};
 use runtime::breaker::State;
 use saga_defs::contract::notify::{Channel, NAME, Send, Sent};
 use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION};
-use saga_defs::{Outcome, Timestamp, Verb};
+use saga_defs::{Outcome, Timestamp};
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::Deserialize;
 
@@ -113,19 +113,8 @@ impl External for Notify {
         Verdict::Definite(Outcome::refused(ALREADY_EXECUTED, "a message that went out can't be taken back"))
     }
 
-    async fn record(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        effect: &Effect,
-        verb: Verb,
-        outcome: &Outcome,
-    ) -> Result<(), DbErr> {
-        match (verb, outcome) {
-            (Verb::Execute, Outcome::Succeeded { output }) => notices::add(tx, now, &effect.command, output).await,
-            (Verb::Compensate, Outcome::Succeeded { .. })
-            | (Verb::Execute | Verb::Compensate, Outcome::Refused { .. } | Outcome::Retry { .. }) => Ok(()),
-        }
+    async fn record(&self, tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+        notices::add(tx, now, verdicts).await
     }
 }
 

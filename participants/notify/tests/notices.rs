@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -10,7 +10,7 @@ use axum::http::{Request, StatusCode};
 use db::Db;
 use fixture::{Owned, Stack};
 use notify::{Notify, Options};
-use participant_kit::{Effect, External, conformance};
+use participant_kit::{Definite, Effect, External, conformance};
 use runtime::http::{Role, Token, Tokens, auth, identify};
 use saga_defs::{Outcome, Timestamp, Verb};
 use serde_json::{Value, json};
@@ -31,10 +31,22 @@ fn effect(saga: u128) -> Effect {
 }
 
 async fn record(db: &Db, saga: u128, at: i64, outcome: Outcome) {
-    let notify = Arc::new(Notify::new(&Options::default()).unwrap());
+    record_all(db, at, vec![(saga, Verb::Execute, outcome)]).await;
+}
+
+async fn record_all(db: &Db, at: i64, slice: Vec<(u128, Verb, Outcome)>) {
+    let (notify, slice) = (Arc::new(Notify::new(&Options::default()).unwrap()), Arc::new(slice));
     db.transaction(move |tx| {
-        let (notify, outcome) = (Arc::clone(&notify), outcome.clone());
-        Box::pin(async move { notify.record(tx, Timestamp(at), &effect(saga), Verb::Execute, &outcome).await })
+        let (notify, slice) = (Arc::clone(&notify), Arc::clone(&slice));
+        Box::pin(async move {
+            let effects: Vec<_> = slice.iter().map(|(saga, ..)| effect(*saga)).collect();
+            let verdicts: Vec<Definite<'_>> = effects
+                .iter()
+                .zip(slice.iter())
+                .map(|(effect, (_, verb, outcome))| Definite { effect, verb: *verb, outcome })
+                .collect();
+            notify.record(tx, Timestamp(at), &verdicts).await
+        })
     })
     .await
     .unwrap();
@@ -60,6 +72,7 @@ async fn get(router: &Router, token: &str, path: &str) -> (StatusCode, Value) {
 
 fixture::on_every_stack! {
     a_notice_is_written_once_and_a_refusal_not_at_all,
+    notices_of_a_slice_are_written_at_once_and_each_once,
     the_list_is_paged_by_time_and_filtered_by_saga,
     only_admins_read_and_only_what_exists_may_be_asked,
 }
@@ -79,6 +92,23 @@ async fn a_notice_is_written_once_and_a_refusal_not_at_all(stack: Stack) {
         "created_at": "1970-01-01T00:00:01Z",
     });
     assert_eq!((status, &body["data"]), (StatusCode::OK, &json!([notice])));
+}
+
+async fn notices_of_a_slice_are_written_at_once_and_each_once(stack: Stack) {
+    let owned = database(stack).await;
+    let statements: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = Arc::clone(&statements);
+    let db = owned.db.clone().telling(move |text| told.lock().unwrap().push(text.to_owned()));
+    record(&owned.db, 3, 1, sent("mail")).await;
+    let mut slice: Vec<_> = (1..=100).map(|saga| (saga, Verb::Execute, sent("sms"))).collect();
+    slice.push((200, Verb::Execute, Outcome::refused("contract_violation", "")));
+    slice.push((201, Verb::Compensate, Outcome::succeeded(json!({"nothing_to_undo": true}))));
+    record_all(&db, 2, slice).await;
+    assert_eq!(statements.lock().unwrap().len(), 1, "one statement for all");
+    let notices = notify::query::page(&owned.db, None, None, 200).await.unwrap();
+    assert_eq!(notices.len(), 100);
+    assert_eq!((notices[0].saga_id, notices[0].channel.as_str()), (Uuid::from_u128(3), "mail"), "it stays as it was");
+    assert!(notices[1..].iter().all(|notice| notice.channel == "sms" && notice.created_at == Timestamp(2)));
 }
 
 async fn the_list_is_paged_by_time_and_filtered_by_saga(stack: Stack) {

@@ -3,14 +3,17 @@
 //! Not for reading (`query`). Must hold: rows are written in the transaction that records the verdict; amounts are
 //! integer minor units as the gateway moved them.
 
+use participant_kit::Definite;
+use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
 use saga_defs::message::NOTHING_TO_UNDO;
-use saga_defs::{Command, Timestamp, Verb};
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbErr, EntityTrait};
+use saga_defs::{Outcome, Timestamp, Verb};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::Undone;
+use crate::{Undone, ledger_sql};
 
 /// Money taken.
 pub(crate) mod charges {
@@ -60,46 +63,55 @@ pub(crate) mod refunds {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Books what a successful verb moved.
-pub(crate) async fn book(
-    tx: &DatabaseTransaction,
-    now: Timestamp,
-    command: &Command,
-    verb: Verb,
-    output: &Value,
-) -> Result<(), DbErr> {
-    match verb {
-        Verb::Execute => charge(tx, now, command, read(output)?).await,
-        Verb::Compensate if output.get(NOTHING_TO_UNDO).is_some() => Ok(()),
-        Verb::Compensate => match read(output)? {
-            Undone::Canceled => Ok(()),
-            Undone::Refunded { refund_id, amount } => {
-                let row = refunds::ActiveModel {
-                    key: Set(command.key),
-                    saga_id: Set(command.saga_id),
-                    refund_id: Set(refund_id),
-                    amount_minor: Set(amount.amount_minor),
-                    currency: Set(amount.currency),
-                    created_at: Set(now.0),
-                };
-                let insert = refunds::Entity::insert(row).on_conflict_do_nothing_on([refunds::Column::Key]);
-                insert.exec_without_returning(tx).await.map(|_| ())
-            }
-        },
-    }
+/// Money that moved, either way.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Uuid,
+    pub(crate) saga_id: Uuid,
+    /// The gateway's id of the charge or refund.
+    pub(crate) provider_id: String,
+    pub(crate) amount: Money,
 }
 
-async fn charge(tx: &DatabaseTransaction, now: Timestamp, command: &Command, charged: Charged) -> Result<(), DbErr> {
-    let row = charges::ActiveModel {
-        key: Set(command.key),
-        saga_id: Set(command.saga_id),
-        charge_id: Set(charged.charge_id),
-        amount_minor: Set(charged.amount.amount_minor),
-        currency: Set(charged.amount.currency),
-        created_at: Set(now.0),
+/// Books what successful verbs moved.
+pub(crate) async fn book(tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+    let (mut charges, mut refunds) = (Vec::new(), Vec::new());
+    for verdict in verdicts {
+        let Some((provider_id, amount)) = moved(verdict)? else { continue };
+        let command = &verdict.effect.command;
+        let entry = Entry { key: command.key, saga_id: command.saga_id, provider_id, amount };
+        match verdict.verb {
+            Verb::Execute => charges.push(entry),
+            Verb::Compensate => refunds.push(entry),
+        }
+    }
+    let backend = tx.get_database_backend();
+    if !charges.is_empty() {
+        tx.execute_raw(ledger_sql::charge(backend, &charges, now)).await?;
+    }
+    if !refunds.is_empty() {
+        tx.execute_raw(ledger_sql::refund(backend, &refunds, now)).await?;
+    }
+    Ok(())
+}
+
+/// What moved under which id of the gateway's, if anything did.
+fn moved(verdict: &Definite<'_>) -> Result<Option<(String, Money)>, DbErr> {
+    let output = match verdict.outcome {
+        Outcome::Succeeded { output } => output,
+        Outcome::Refused { .. } | Outcome::Retry { .. } => return Ok(None),
     };
-    let insert = charges::Entity::insert(row).on_conflict_do_nothing_on([charges::Column::Key]);
-    insert.exec_without_returning(tx).await.map(|_| ())
+    Ok(match verdict.verb {
+        Verb::Execute => {
+            let Charged { charge_id, amount } = read(output)?;
+            Some((charge_id, amount))
+        }
+        Verb::Compensate if output.get(NOTHING_TO_UNDO).is_some() => None,
+        Verb::Compensate => match read(output)? {
+            Undone::Canceled => None,
+            Undone::Refunded { refund_id, amount } => Some((refund_id, amount)),
+        },
+    })
 }
 
 /// An output that this participant made itself; one that can't be read must not pass without a ledger row.

@@ -10,6 +10,8 @@ mod participant;
 
 mod ledger;
 
+mod ledger_sql;
+
 pub mod query;
 
 pub mod http;

@@ -16,7 +16,7 @@
 use std::error::Error as _;
 
 use async_trait::async_trait;
-use participant_kit::{Effect, External, Verdict};
+use participant_kit::{Definite, Effect, External, Verdict};
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::{AMOUNT_MISMATCH, CARD_DECLINED, Charge, Charged, NAME};
 use saga_defs::ids::provider_key;
@@ -210,18 +210,8 @@ impl External for Payment {
         }
     }
 
-    async fn record(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        effect: &Effect,
-        verb: Verb,
-        outcome: &Outcome,
-    ) -> Result<(), DbErr> {
-        match outcome {
-            Outcome::Succeeded { output } => ledger::book(tx, now, &effect.command, verb, output).await,
-            Outcome::Refused { .. } | Outcome::Retry { .. } => Ok(()),
-        }
+    async fn record(&self, tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+        ledger::book(tx, now, verdicts).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use db::Db;
 use fixture::{Owned, Stack};
-use participant_kit::{Effect, External, Verdict, conformance};
+use participant_kit::{Definite, Effect, External, Verdict, conformance};
 use payment::{Options, Payment, Undone, query};
 use providers::{Providers, Summary};
 use runtime::http::serve_here;
@@ -267,18 +267,26 @@ async fn ledger(stack: Stack) -> Owned {
 
 async fn record(db: &Db, effect: &Effect, verb: Verb, verdict: &Verdict) {
     let Verdict::Definite(outcome) = verdict.clone() else { panic!("only definite verdicts are recorded") };
-    let payment = Payment::new(&Options::default()).unwrap();
-    let (effect, now) = (effect.clone(), db.now());
+    record_all(db, vec![(effect.clone(), verb, outcome)]).await.unwrap();
+}
+
+async fn record_all(db: &Db, slice: Vec<(Effect, Verb, Outcome)>) -> Result<(), db::Error> {
+    let (payment, slice, now) = (Payment::new(&Options::default()).unwrap(), Arc::new(slice), db.now());
     db.transaction(move |tx| {
-        let (payment, effect, outcome) = (payment.clone(), effect.clone(), outcome.clone());
-        Box::pin(async move { payment.record(tx, now, &effect, verb, &outcome).await })
+        let (payment, slice) = (payment.clone(), Arc::clone(&slice));
+        Box::pin(async move {
+            let verdicts: Vec<Definite<'_>> =
+                slice.iter().map(|(effect, verb, outcome)| Definite { effect, verb: *verb, outcome }).collect();
+            payment.record(tx, now, &verdicts).await
+        })
     })
     .await
-    .unwrap();
 }
 
 fixture::on_every_stack! {
     the_ledger_holds_each_movement_once_and_its_net_is_right,
+    movements_of_a_slice_are_booked_at_once_and_each_once,
+    a_slice_with_an_output_that_nobody_can_read_books_nothing,
     pages_show_every_saga_once_in_order,
 }
 
@@ -302,6 +310,42 @@ async fn the_ledger_holds_each_movement_once_and_its_net_is_right(stack: Stack) 
     let nothing = Verdict::Definite(Outcome::succeeded(json!({"nothing_to_undo": true})));
     record(&owned.db, &undoing(&refused), Verb::Compensate, &nothing).await;
     assert!(query::of_saga(&owned.db, refused.command.saga_id).await.unwrap().is_empty());
+}
+
+fn charged(saga: u128) -> (Effect, Verb, Outcome) {
+    let output = json!({"charge_id": format!("ch_{saga}"), "amount": {"amount_minor": 10, "currency": "EUR"}});
+    (effect(saga, "tok_visa"), Verb::Execute, Outcome::succeeded(output))
+}
+
+async fn movements_of_a_slice_are_booked_at_once_and_each_once(stack: Stack) {
+    let owned = ledger(stack).await;
+    let statements: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = Arc::clone(&statements);
+    let db = owned.db.clone().telling(move |text| told.lock().unwrap().push(text.to_owned()));
+    let mut slice: Vec<_> = (1..=100).map(charged).collect();
+    let undone = |saga, output| (undoing(&effect(saga, "tok_visa")), Verb::Compensate, Outcome::succeeded(output));
+    let refunded = json!({"undone": "refunded", "refund_id": "re", "amount": {"amount_minor": 10, "currency": "EUR"}});
+    // The undo of an effect may be recorded with the effect itself.
+    slice.push(undone(7, refunded));
+    slice.push(undone(200, json!({"undone": "canceled"})));
+    slice.push(undone(201, json!({"nothing_to_undo": true})));
+    slice.push((effect(202, "tok_declined"), Verb::Execute, Outcome::refused("card_declined", "")));
+    record_all(&db, slice.clone()).await.unwrap();
+    assert_eq!(statements.lock().unwrap().len(), 2, "one statement for either direction");
+    record_all(&db, slice).await.unwrap();
+    let page = query::page(&owned.db, None, 1_000).await.unwrap();
+    assert_eq!(page.payments.len(), 100);
+    let net: i64 = page.payments.iter().map(|payments| payments.net.amount_minor).sum();
+    assert_eq!(net, 99 * 10);
+    assert_eq!(query::of_saga(&owned.db, Uuid::from_u128(7)).await.unwrap()[0].refunds.len(), 1);
+}
+
+async fn a_slice_with_an_output_that_nobody_can_read_books_nothing(stack: Stack) {
+    let owned = ledger(stack).await;
+    let shapeless = (effect(2, "tok_visa"), Verb::Execute, Outcome::succeeded(json!({"amount": 12})));
+    let refused = record_all(&owned.db, vec![charged(1), shapeless, charged(3)]).await;
+    assert!(refused.is_err_and(|error| !error.is_transient()), "the kit finds out which it is");
+    assert!(query::page(&owned.db, None, 10).await.unwrap().payments.is_empty());
 }
 
 async fn pages_show_every_saga_once_in_order(stack: Stack) {

@@ -295,3 +295,55 @@ async fn a_verdict_that_waits_for_a_compensate_opens_the_undo() {
     assert!(matches!(first.desk.definite(compensate.command_id).await, Outcome::Succeeded { .. }));
     assert_eq!(world.counted(), [1, 1, 1]);
 }
+
+/// Whoever waits for a row has none with a greater key: otherwise two slices of verdicts could wait for each other.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn two_instances_record_their_slices_in_one_order_whatever_order_verdicts_come_in() {
+    let world = World::new().await;
+    let owned = &world.owned;
+    let [first, second, low, middle, high] = [1, 2, 10, 20, 30].map(|key| Command {
+        key: Uuid::from_u128(key),
+        command_id: Uuid::from_u128(key),
+        ..world.execute()
+    });
+    let others = [high.key, middle.key, low.key];
+    // Each has one effect that keeps it busy while it learns the others. Calls are answered as they began.
+    let mut successor = world.run("successor", NEVER, OFTEN).await;
+    successor.desk.hand_over(std::slice::from_ref(&second)).await;
+    successor.begins().await;
+    let mut frozen = world.run("frozen", Duration::ZERO, NEVER).await;
+    frozen.desk.hand_over(&[first.clone(), high.clone(), middle.clone(), low.clone()]).await;
+    for _ in 0..4 {
+        frozen.begins().await;
+        successor.begins().await;
+    }
+    let row_of_first = owned.hold(&row(first.key)).await;
+    let row_of_second = owned.hold(&row(second.key)).await;
+    let row_of_middle = owned.hold(&row(middle.key)).await;
+    frozen.gate.add_permits(1);
+    owned.blocked("frozen", "watch").await;
+    frozen.gate.add_permits(3);
+    world.counts.called(&others, 1).await;
+    successor.gate.add_permits(1);
+    owned.blocked("successor", "watch").await;
+    successor.gate.add_permits(4);
+    world.counts.called(&others, 2).await;
+    row_of_first.commit().await.unwrap();
+    assert_eq!(frozen.desk.definite(first.command_id).await, made());
+    // One waits in the middle: the other must not be ahead of it.
+    owned.blocked("frozen", "watch").await;
+    row_of_second.commit().await.unwrap();
+    assert_eq!(successor.desk.definite(second.command_id).await, made());
+    owned.blocked("successor", "frozen").await;
+    owned.free(&row(high.key)).await;
+    row_of_middle.commit().await.unwrap();
+    for command in [&low, &middle, &high] {
+        assert_eq!(frozen.desk.definite(command.command_id).await, made());
+    }
+    // The other has nobody to answer.
+    assert_eq!(successor.desk.shutdown().await, 0);
+    let mut recorded: Vec<Uuid> = world.recorded.lock().unwrap().iter().map(|(key, _)| *key).collect();
+    recorded.sort_unstable();
+    assert_eq!(recorded, [first.key, second.key, low.key, middle.key, high.key], "each once");
+}

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::scripted;
 use participant_kit::handler::{Answered, Received, Replies, Run, Ticket};
-use participant_kit::{Effect, External, Handler, Transactional, Verdict};
+use participant_kit::{Definite, Effect, External, Handler, Transactional, Verdict};
 use runtime::Tasks;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::{ConnAcquireErr, DatabaseTransaction, DbErr};
@@ -28,6 +28,10 @@ pub(crate) struct Counts {
     counts: Mutex<BTreeMap<(Uuid, &'static str), u64>>,
     /// How many more verdicts find the database out of reach.
     unrecorded: AtomicU64,
+    /// The effects of each try to record a slice, in their order.
+    slices: Mutex<Vec<Vec<Uuid>>>,
+    /// Where tries to record wait for a permit, if they do.
+    recording: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl Counts {
@@ -42,6 +46,36 @@ impl Counts {
 
     pub(crate) fn records_to_fail(&self) -> u64 {
         self.unrecorded.load(Ordering::SeqCst)
+    }
+
+    /// Keeps transactions open that record, until this gets permits.
+    pub(crate) fn hold_records(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        *self.recording.lock().unwrap() = Some(Arc::clone(&gate));
+        gate
+    }
+
+    /// The effects of each try to record, since this was asked last.
+    pub(crate) fn slices(&self) -> Vec<Vec<Uuid>> {
+        std::mem::take(&mut self.slices.lock().unwrap())
+    }
+
+    /// Waits until so many tries to record have begun.
+    pub(crate) async fn tries(&self, count: usize) {
+        testkit::eventually(LIMIT, "verdicts are being recorded", async || {
+            let begun = self.slices.lock().unwrap().len();
+            if begun >= count { Ok(()) } else { Err(format!("{begun} tries")) }
+        })
+        .await;
+    }
+
+    /// Waits until each effect was called for, and its verdict is on its way.
+    pub(crate) async fn called(&self, keys: &[Uuid], times: u64) {
+        testkit::eventually(LIMIT, "the provider has answered", async || {
+            let open: Vec<&Uuid> = keys.iter().filter(|key| self.get(**key, "called") < times).collect();
+            if open.is_empty() { Ok(()) } else { Err(format!("not {open:?}")) }
+        })
+        .await;
     }
 
     /// Counts one more; how many there were before.
@@ -148,19 +182,24 @@ impl External for Provider {
         Verdict::Definite(self.counts.undo(effect.command.key))
     }
 
-    async fn record(
-        &self,
-        _tx: &DatabaseTransaction,
-        _now: Timestamp,
-        effect: &Effect,
-        verb: Verb,
-        _outcome: &Outcome,
-    ) -> Result<(), DbErr> {
+    async fn record(&self, _tx: &DatabaseTransaction, _now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+        self.counts.slices.lock().unwrap().push(verdicts.iter().map(|one| one.effect.command.key).collect());
+        let gate = self.counts.recording.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
         let fail = |left: u64| left.checked_sub(1);
         if self.counts.unrecorded.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail).is_ok() {
             return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
         }
-        self.recorded.lock().unwrap().push((effect.command.key, verb));
+        // What is written down here must not be what a rollback takes back.
+        match verdicts.iter().find_map(|one| one.effect.command.payload["poison"].as_str()) {
+            Some("refused") => return Err(DbErr::Custom("as the test asked".to_owned())),
+            Some(_) => panic!("as the test asked"),
+            None => {}
+        }
+        let recorded = verdicts.iter().map(|one| (one.effect.command.key, one.verb));
+        self.recorded.lock().unwrap().extend(recorded);
         Ok(())
     }
 }
@@ -248,6 +287,18 @@ impl Desk {
             .collect();
         self.handler.handle(&self.run, &batch).await.unwrap();
         batch.into_iter().map(|received| received.ticket).collect()
+    }
+
+    /// The next ticket that comes back without an answer.
+    pub(crate) async fn given_up(&self) -> Ticket {
+        let mut state = self.state.lock().await;
+        loop {
+            let answered = state.next().await;
+            match (answered.reply, answered.ticket) {
+                (None, Some(ticket)) => return ticket,
+                (reply, _) => state.spare.extend(reply),
+            }
+        }
     }
 
     /// The first answers to a batch, in order.
