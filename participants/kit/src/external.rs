@@ -27,7 +27,7 @@ use crate::leases::Lessee;
 use crate::live::{Live, Mark};
 use crate::rows::Model;
 use crate::verdict::{self, Call, Recorded};
-use crate::{Error, External, Verdict, inbox};
+use crate::{Error, External, Verdict, forget_sql, inbox};
 
 /// How often a verdict is tried to be recorded that the database refuses, or once shutdown began, before its call is left
 /// to the sweep.
@@ -116,6 +116,10 @@ impl<P: External> Handler for ExternalHandler<P> {
             }
         }
         Ok(())
+    }
+
+    async fn forget(&self, sagas: &[Uuid]) -> Result<u64, Error> {
+        forget_sql::forget(&self.0.db, self.0.lessee.participant, sagas).await
     }
 }
 
