@@ -197,6 +197,10 @@ impl Turns {
     /// Deletes old start keys; how many.
     async fn delete_keys(&self) -> Result<u64, Failure> {
         let Some(after_ms) = self.retention.keys_after_ms else { return Ok(0) };
+        // Those of sagas that can't be gone yet would be looked at in each turn, and stay.
+        let known = self.shared.definitions.known();
+        let windows = known.iter().map(|loaded| loaded.definition.dedupe_window_ms);
+        let after_ms = windows.fold(after_ms, u64::max);
         let created_by = before(self.shared.store.load(&[]).await?.now, after_ms);
         let deleted = self.shared.store.delete_start_keys(created_by, self.batch_max()).await?;
         metrics::counter!("bookend_retention_keys_deleted_total").increment(deleted);

@@ -1,7 +1,8 @@
 //! Forgets the effects of sagas that have ended: their inbox rows, as one statement over the set.
 //!
 //! Not for the owner's rows, which are its own to keep. Must hold: a row with an open call, with an announcement that
-//! is owed, or in a state that this build does not know stays; rows are locked in key order, like everywhere else.
+//! is owed, or in a state that this build does not know stays; rows are locked in key order, like everywhere else; the
+//! cost follows what is named, not what is there.
 
 use db::Db;
 use sea_orm::prelude::Uuid;
@@ -10,16 +11,21 @@ use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, State
 
 use crate::Error;
 
-/// The states that nothing follows are written out, so that the text is constant.
+/// The states that nothing follows are written out, so that the text is constant. Rows are found by their sagas, however
+/// small the table was when the server made its plan: `offset 0` keeps the `lateral` part from being turned around.
 const POSTGRES: &str = "
-with done as materialized (
+with named as materialized (
+    select found.key from unnest($1::uuid[]) as n (saga_id)
+    cross join lateral (select key from inbox where inbox.saga_id = n.saga_id offset 0) as found
+), done as materialized (
     select key from inbox
-    where saga_id = any($1) and participant = $2 and lease_until is null and announcing is null
+    where key = any(array(select key from named))
+    and participant = $2 and lease_until is null and announcing is null
     and state in ('executed', 'refused', 'tombstoned', 'undone', 'undo_refused')
     order by key
     for update
 )
-delete from inbox using done where inbox.key = done.key";
+delete from inbox where key = any(array(select key from done))";
 
 const SQLITE: &str = "
 delete from inbox

@@ -285,7 +285,8 @@ pub(super) async fn delete_keys(store: &SqlStore, created_by: Timestamp, limit: 
         .columns(columns)
         .from("start_keys")
         .and_where(Expr::col("created_at").lte(created_by.0))
-        .and_where(Expr::exists(saga).not())
+        // Not `exists`, which PostgreSQL makes a join of all sagas: this asks for one at a time, up to the limit.
+        .and_where(Expr::SubQuery(None, Box::new(saga.into())).is_null())
         .order_by("created_at", Order::Asc)
         .limit(limit)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
