@@ -9,9 +9,10 @@ use anyhow::Context;
 use clinic::appointments::Status as AppointmentStatus;
 use clinic::query::{Appointment, AppointmentFilter};
 use saga_core::{Decision, Saga, Status};
+use saga_defs::Timestamp;
 use saga_defs::contract::Money;
 use saga_defs::contract::booking::Reserved;
-use saga_store::{Filter, Mismatch, SqlStore, State, Store};
+use saga_store::{Filter, Mismatch, Retention as _, SqlStore, State, Store};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ pub struct Report {
     pub sagas: u64,
     /// Sagas that have not ended and are not stuck.
     pub open: u64,
+    /// Payments whose saga may have been deleted after its end. They can't be judged any more, and are no finding.
+    pub forgotten: u64,
     /// Dead letters that wait for a person. No finding: they are in plain sight.
     pub dead_letters: u64,
     /// What does not add up.
@@ -61,7 +64,7 @@ pub async fn run(databases: &Databases, only: Option<Uuid>) -> anyhow::Result<Re
         let mut loaded = store.load(&[id]).await?;
         match loaded.sagas.remove(&id) {
             Some(stored) => saga(databases, &store, id, &stored.state, &mut report).await?,
-            None => report.find("saga_exists", id, "there is no such saga"),
+            None => report.find("saga_exists", id, "there is no such saga, or it has ended and was deleted"),
         }
         return Ok(report);
     }
@@ -194,20 +197,39 @@ fn told(money: &[Money]) -> String {
     if amounts.is_empty() { "nothing".to_owned() } else { amounts.join(" and ") }
 }
 
-/// No effect without cause: whoever paid has a saga.
+/// No effect without cause: whoever paid has a saga, or had one that is kept no longer.
 async fn causes(databases: &Databases, store: &SqlStore, report: &mut Report) -> anyhow::Result<()> {
     let mut after = None;
     loop {
         let page = payment::query::page(&databases.payment, after, PAGE).await?;
         let ids: Vec<Uuid> = page.payments.iter().map(|paid| paid.saga_id).collect();
         let known = store.load(&ids).await?.sagas;
+        // Later than the look at the sagas: one may have been deleted in between.
+        let deleted_ended_by = store.deleted_ended_by().await?;
         for id in ids.iter().filter(|id| !known.contains_key(id)) {
-            report.find("payment_has_cause", id, "money moved for a saga that does not exist");
+            if may_be_forgotten(*id, deleted_ended_by) {
+                report.forgotten += 1;
+            } else {
+                report.find("payment_has_cause", id, "money moved for a saga that does not exist");
+            }
         }
         after = page.next;
         if after.is_none() {
             return Ok(());
         }
+    }
+}
+
+/// Whether a saga that is not there may be one that was deleted: it was born before the last of those had ended.
+fn may_be_forgotten(id: Uuid, deleted_ended_by: Option<Timestamp>) -> bool {
+    let born_ms = id
+        .get_timestamp()
+        .map(|born| born.to_unix())
+        .map(|(seconds, nanos)| seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000)));
+    match (born_ms, deleted_ended_by) {
+        (Some(born_ms), Some(by)) => born_ms <= Timestamp(0).ms_until(by),
+        // An id that says no time is none of the engine's.
+        (None, _) | (_, None) => false,
     }
 }
 
@@ -257,5 +279,15 @@ mod tests {
         assert_eq!(findings(AppointmentStatus::Released, committed, false, 4500), ["appointment_committed"]);
         assert_eq!(findings(AppointmentStatus::Released, Some(Decision::Undone), true, 4500), ["money_returned"]);
         assert_eq!(findings(AppointmentStatus::Pending, Some(Decision::Undone), true, 0), ["slot_released"]);
+    }
+
+    #[test]
+    fn a_saga_that_is_gone_is_forgotten_only_if_it_is_older_than_what_was_deleted() {
+        let born_ms = 1_795_253_400_000;
+        let id = uuid::Builder::from_unix_timestamp_millis(born_ms, &[7; 10]).into_uuid();
+        let at = |ms: u64| Some(Timestamp(0).plus_ms(ms));
+        assert!(may_be_forgotten(id, at(born_ms)) && may_be_forgotten(id, at(born_ms + 1)));
+        assert!(!may_be_forgotten(id, at(born_ms - 1)) && !may_be_forgotten(id, None));
+        assert!(!may_be_forgotten(Uuid::from_u128(3), at(born_ms)), "no saga's id");
     }
 }

@@ -95,7 +95,7 @@ impl Server {
     /// When the settings can't work or the tables are not up to date.
     pub async fn start(settings: &Settings, parts: Parts) -> anyhow::Result<Self> {
         let db = Place::server(settings)?.open_patiently(Owner::Engine, &parts.tasks).await?;
-        let store = Arc::new(SqlStore::new(db.clone()));
+        let store = Arc::new(SqlStore::new(db.clone()).with_single_commands(settings.single_commands()));
         Self::on(settings, parts, db, store).await
     }
 
@@ -110,7 +110,7 @@ impl Server {
         let broker = settings.broker(transport::topology::queues(participants), "serve")?;
         let broker = Arc::new(RabbitMq::start(broker, &tasks).context("broker.url can't be used")?);
         let entropy = Arc::new(RandomEntropy);
-        let options = settings.engine_options();
+        let options = settings.engine_options()?;
         let engine = Engine::start(Arc::clone(&store), &*broker, &catalog, entropy, &tasks, options)
             .await
             .context("starting the engine")?;

@@ -18,6 +18,10 @@ use transport::Queue;
 
 use crate::databases::Owner;
 
+mod retention;
+
+pub use retention::{Named, Participants, Retention};
+
 /// The text that documents every key.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
 
@@ -35,6 +39,7 @@ pub struct Settings {
     pub engine: Engine,
     pub transport: Transport,
     pub participants: Participants,
+    pub retention: Retention,
     pub payment: Payment,
     pub notify: Notify,
     pub providers: Providers,
@@ -85,7 +90,6 @@ section!(Engine {
     outbox_age_max_ms: u64,
 });
 section!(Transport { capacity: usize });
-section!(Participants { listen: SocketAddr, prefetch: usize, batch_max: usize, calls_max: usize, lease_ms: u64 });
 section!(Payment { gateway_url: String, timeout_ms: u64 });
 section!(Notify { sms_url: String, mail_url: String, timeout_ms: u64, breaker_failures: u32, breaker_open_ms: u64 });
 section!(Providers { listen: SocketAddr, slow_ms: u64 });
@@ -117,6 +121,7 @@ pub enum LogFormat {
 const ITEMS_MAX: u64 = 1_048_576;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
+const CENTURY_MS: u64 = 100 * 366 * DAY_MS;
 
 /// A number of the configuration, and what is accepted.
 struct Number {
@@ -193,6 +198,7 @@ impl Settings {
     /// Refuses what can be read but can't work, before anything starts; all of it is named.
     fn check(&self) -> anyhow::Result<()> {
         let mut wrong: Vec<String> = self.numbers().into_iter().filter_map(Number::wrong).collect();
+        wrong.extend(self.wrong_retention());
         let urls = [
             ("payment.gateway_url", &self.payment.gateway_url),
             ("notify.sms_url", &self.notify.sms_url),
@@ -240,6 +246,10 @@ impl Settings {
             Number::new("participants.batch_max", participants.batch_max, 1, 4_096),
             Number::new("participants.calls_max", participants.calls_max, 1, 65_536),
             Number::new("participants.lease_ms", participants.lease_ms, 1, DAY_MS),
+            Number::new("retention.after_ms", self.retention.after_ms, 0, CENTURY_MS),
+            Number::new("retention.keys_after_ms", self.retention.keys_after_ms, 0, CENTURY_MS),
+            Number::new("retention.every_ms", self.retention.every_ms, 1, DAY_MS),
+            Number::new("retention.batch_max", self.retention.batch_max, 1, 4_096),
             Number::new("payment.timeout_ms", payment.timeout_ms, 1, HOUR_MS),
             Number::new("notify.timeout_ms", notify.timeout_ms, 1, HOUR_MS),
             Number::new("notify.breaker_failures", notify.breaker_failures, 1, 1_000_000),
@@ -339,10 +349,12 @@ impl Settings {
     }
 
     /// The engine's options.
-    #[must_use]
-    pub fn engine_options(&self) -> orchestrator::Options {
+    ///
+    /// # Errors
+    /// When the archive's folder can't be used.
+    pub fn engine_options(&self) -> anyhow::Result<orchestrator::Options> {
         let ms = Duration::from_millis;
-        orchestrator::Options {
+        Ok(orchestrator::Options {
             workers: self.engine.workers,
             queue: self.engine.queue,
             batch_max: self.engine.batch_max,
@@ -355,7 +367,8 @@ impl Settings {
             hints_every: ms(self.engine.hints_every_ms),
             answer_within: ms(self.engine.answer_within_ms),
             alone: false,
-        }
+            retention: self.retention()?,
+        })
     }
 
     /// How long a shutdown may take.

@@ -87,7 +87,8 @@ impl Stack {
         let owners = [Owner::Clinic, Owner::Payment, Owner::Notify];
         let owned: BTreeMap<_, _> = owners.map(|owner| (owner, databases.of(owner).clone())).into();
         let hosted = Hosted::start(&Participant::ALL, settings, owned, &*transport, &tasks, &hosting)?;
-        let store: Arc<dyn Store> = Arc::new(SqlStore::new(databases.engine.clone()));
+        let store: Arc<dyn Store> =
+            Arc::new(SqlStore::new(databases.engine.clone()).with_single_commands(settings.single_commands()));
         let catalog = settings.catalog()?;
         deployed(&catalog)?;
         let engine = Engine::start(
@@ -97,7 +98,7 @@ impl Stack {
             Arc::new(RandomEntropy),
             &tasks,
             // The lock file makes this process provably alone.
-            orchestrator::Options { alone: true, ..settings.engine_options() },
+            orchestrator::Options { alone: true, ..settings.engine_options()? },
         )
         .await
         .context("starting the engine")?;

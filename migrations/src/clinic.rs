@@ -14,7 +14,11 @@ pub struct Clinic;
 #[async_trait::async_trait]
 impl MigratorTrait for Clinic {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(inbox::Announcing("clinic_0002_announcing"))]
+        vec![
+            Box::new(First),
+            Box::new(inbox::Announcing("clinic_0002_announcing")),
+            Box::new(inbox::Forgetting("clinic_0003_forgetting")),
+        ]
     }
 }
 

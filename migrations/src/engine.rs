@@ -9,6 +9,8 @@ use sea_orm_migration::schema::{
 };
 use sea_orm_migration::sea_orm::DbBackend;
 
+mod retention;
+
 /// The ladder of the owner `engine`.
 #[derive(Debug)]
 pub struct Engine;
@@ -16,7 +18,13 @@ pub struct Engine;
 #[async_trait::async_trait]
 impl MigratorTrait for Engine {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(DeadLetters), Box::new(CommitFates), Box::new(Lean)]
+        vec![
+            Box::new(First),
+            Box::new(DeadLetters),
+            Box::new(CommitFates),
+            Box::new(Lean),
+            Box::new(retention::Retention),
+        ]
     }
 }
 

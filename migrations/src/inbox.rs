@@ -1,7 +1,7 @@
 //! The inbox table: one row per effect, primary key = the key alone.
 //!
 //! Shared by the ladders of the owners that host participants; each calls [`up`] in its first step, and climbs
-//! [`Announcing`] later. Not for what the columns mean while an effect lives: the participant kit alone reads and writes
+//! [`Announcing`] and [`Forgetting`] later. Not for what the columns mean while an effect lives: the participant kit alone reads and writes
 //! them. Must hold: nothing here can name an owner's table, and a row is found by its key whatever participant wrote it.
 
 use sea_orm_migration::prelude::*;
@@ -94,4 +94,25 @@ fn due_index() -> IndexCreateStatement {
         .col("lease_until")
         .and_where(Expr::col("lease_until").is_not_null())
         .to_owned()
+}
+
+/// Adds what finds the rows of sagas that have ended. Holds the step's name on its ladder.
+pub(crate) struct Forgetting(pub(crate) &'static str);
+
+impl MigrationName for Forgetting {
+    fn name(&self) -> &str {
+        self.0
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Forgetting {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait leaves the lifetime out, and async_trait must agree")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_index(Index::create().name("inbox_saga_id").table("inbox").col("saga_id").to_owned()).await
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
 }

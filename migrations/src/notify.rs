@@ -10,7 +10,11 @@ pub struct Notify;
 #[async_trait::async_trait]
 impl MigratorTrait for Notify {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(Notices), Box::new(crate::inbox::Announcing("notify_0002_announcing"))]
+        vec![
+            Box::new(Notices),
+            Box::new(crate::inbox::Announcing("notify_0002_announcing")),
+            Box::new(crate::inbox::Forgetting("notify_0003_forgetting")),
+        ]
     }
 }
 

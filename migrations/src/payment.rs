@@ -10,7 +10,11 @@ pub struct Payment;
 #[async_trait::async_trait]
 impl MigratorTrait for Payment {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(Ledger), Box::new(crate::inbox::Announcing("payment_0002_announcing"))]
+        vec![
+            Box::new(Ledger),
+            Box::new(crate::inbox::Announcing("payment_0002_announcing")),
+            Box::new(crate::inbox::Forgetting("payment_0003_forgetting")),
+        ]
     }
 }
 

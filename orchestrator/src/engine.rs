@@ -24,7 +24,7 @@ use crate::replay::{LetterAnswer, LetterRequest};
 use crate::request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, OperateWork, StartVerdict, StartWork, Work};
-use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies, timers, worker};
+use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies, retention, timers, worker};
 
 /// A running engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -85,6 +85,9 @@ impl Engine {
         tasks.spawn_vital("handover", handover::run(Arc::clone(&shared), transport.publisher(), given));
         tasks.spawn_vital("dead_letters", dead_letters::run(Arc::clone(&shared), dead_consumer, set_aside));
         tasks.spawn_vital("gauges", gauges::run(Arc::clone(&shared)));
+        if let Some(retention) = shared.options.retention.clone() {
+            tasks.spawn_vital("retention", retention::run(Arc::clone(&shared), retention));
+        }
         tasks.spawn_vital("replies", replies::run(Arc::clone(&shared), consumer));
         Ok(Self { shared })
     }
@@ -142,7 +145,7 @@ impl Engine {
                 let watch = self.shared.hints.watch(saga_id);
                 match self.get(saga_id).await? {
                     Some(snapshot) => Ok(StartAnswer::Started(Box::new(Started { snapshot, replayed: true, watch }))),
-                    None => Err(Error::NoAnswer),
+                    None => Ok(StartAnswer::Gone { saga_id }),
                 }
             }
             StartVerdict::BusinessKeyTaken { saga_id } => Ok(StartAnswer::BusinessKeyTaken { saga_id }),

@@ -45,6 +45,10 @@ mod dead_letters;
 
 mod replay;
 
+mod retention;
+
+pub mod archive;
+
 mod engine;
 
 pub use engine::Engine;
@@ -53,6 +57,7 @@ pub use hints::Watch;
 pub use options::Options;
 pub use replay::{LetterAction, LetterAnswer, LetterRefusal, LetterRequest};
 pub use request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
+pub use retention::Retention;
 
 /// Why the engine did not do what was asked. Refusals of the saga itself are answers, not errors.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::retention::Retention;
+
 /// How much the engine takes on at once, and how often it looks around.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -30,6 +32,8 @@ pub struct Options {
     pub answer_within: Duration,
     /// This process is provably the only one on its store: what a dead one left in the outbox is sent at once.
     pub alone: bool,
+    /// How long ended sagas are kept. None: for ever.
+    pub retention: Option<Retention>,
 }
 
 impl Default for Options {
@@ -48,6 +52,7 @@ impl Default for Options {
             hints: true,
             answer_within: Duration::from_secs(10),
             alone: false,
+            retention: None,
         }
     }
 }

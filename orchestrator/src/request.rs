@@ -60,6 +60,11 @@ pub enum StartAnswer {
     BadInput(Vec<Misfit>),
     /// The idempotency key was used for another request.
     KeyReused,
+    /// An equal request started this saga, which has ended and was deleted since.
+    Gone {
+        /// Which it was.
+        saga_id: Uuid,
+    },
     /// The business key belongs to an open saga.
     BusinessKeyTaken {
         /// Which.

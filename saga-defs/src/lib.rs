@@ -9,6 +9,8 @@ pub mod ids;
 
 pub mod message;
 
+pub mod ended;
+
 pub mod dead_letter;
 
 pub mod template;
@@ -25,6 +27,7 @@ pub mod contract;
 
 pub use dead_letter::DeadLetter;
 pub use definition::{Definition, Kind, Retry, Step};
+pub use ended::Ended;
 pub use message::{Command, Outcome, Reply, Verb};
 pub use time::Timestamp;
 

@@ -53,6 +53,9 @@ pub(super) async fn audit(settings: &Settings, saga: Option<Uuid>, format: Forma
             if report.dead_letters > 0 {
                 output::note(&format!("{} dead letters wait: bookend dead-letters list", report.dead_letters));
             }
+            if report.forgotten > 0 {
+                output::note(&format!("{} payments are of sagas that were deleted after their end", report.forgotten));
+            }
             output::note(&format!("{} sagas looked at, {} findings", report.sagas, report.findings.len()));
         }
     }

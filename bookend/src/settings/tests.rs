@@ -120,3 +120,42 @@ fn a_typing_mistake_is_an_error() {
     let mistaken = read(&[("BOOKEND_ENGINE__WORKRES", "7")], Vec::new()).unwrap_err();
     assert!(format!("{mistaken:#}").contains("workres"), "{mistaken:#}");
 }
+
+#[test]
+fn tables_of_participants_stand_beside_keys() {
+    let settings = read(&[], Vec::new()).unwrap();
+    let ours = ["booking", "confirmation", "notify", "payment"].map(str::to_owned);
+    assert_eq!((settings.told_of_ended(), settings.single_commands()), (ours.into(), Vec::new()));
+    let environment = [
+        ("BOOKEND_PARTICIPANTS__PREFETCH", "7"),
+        ("BOOKEND_PARTICIPANTS__PAYMENT__ENDED", "false"),
+        ("BOOKEND_PARTICIPANTS__TILL__BATCH", "false"),
+    ];
+    let settings = read(&environment, Vec::new()).unwrap();
+    assert_eq!(settings.participants.prefetch, 7);
+    let told = ["booking", "confirmation", "notify", "till"].map(str::to_owned);
+    assert_eq!((settings.told_of_ended(), settings.single_commands()), (told.into(), vec!["till".to_owned()]));
+}
+
+#[test]
+fn a_typing_mistake_beside_or_in_a_table_of_a_participant_is_an_error() {
+    let flat = refusal("participants.prefech", 7_i64);
+    assert!(flat.contains("unknown key `participants.prefech`"), "{flat}");
+    let nested = refusal("participants.payment.endet", true);
+    assert!(nested.contains("participants.payment: unknown field `endet`"), "{nested}");
+    let kind = refusal("participants.payment.ended", "perhaps");
+    assert!(kind.contains("participants.payment"), "{kind}");
+}
+
+#[test]
+fn start_keys_are_kept_at_least_as_long_as_sagas() {
+    let set = |after: i64, keys: i64| {
+        read(&[], vec![("retention.after_ms", after.into()), ("retention.keys_after_ms", keys.into())])
+    };
+    assert!(read(&[], Vec::new()).unwrap().retention().unwrap().is_none(), "nothing is deleted unless it is asked for");
+    let kept = set(1_000, 0).unwrap().retention().unwrap().unwrap();
+    assert_eq!((kept.after_ms, kept.keys_after_ms, kept.told.len()), (1_000, None, 4));
+    assert_eq!(set(1_000, 1_000).unwrap().retention().unwrap().unwrap().keys_after_ms, Some(1_000));
+    let short = format!("{:#}", set(1_000, 999).unwrap_err());
+    assert!(short.contains("retention.keys_after_ms is 999"), "{short}");
+}

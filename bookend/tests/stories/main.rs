@@ -24,6 +24,8 @@ mod slow_client;
 
 mod replay;
 
+mod retention;
+
 mod dead_letters;
 
 mod simulation;

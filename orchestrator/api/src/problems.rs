@@ -11,6 +11,7 @@ use runtime::http::Problem;
 use saga_defs::Timestamp;
 use saga_defs::schema::Misfit;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::headers::etag;
 use crate::words::LetterState;
@@ -66,6 +67,13 @@ fn later(code: &'static str, detail: &'static str) -> Problem {
 /// 404: no saga that the caller may see.
 pub(crate) fn no_saga() -> Problem {
     Problem::not_found("There is no saga of yours with this id. `GET /v1/sagas` lists those that you may see.")
+}
+
+/// 410: an equal request started a saga that was deleted since.
+pub(crate) fn gone(saga_id: Uuid) -> Problem {
+    let detail = "This very request was made before. The saga that it started has ended and is kept no longer. Nothing was \
+                  started: take a new Idempotency-Key for a new request.";
+    Problem::gone(detail).with("saga_id", saga_id)
 }
 
 /// 422: the idempotency key came with another start before.

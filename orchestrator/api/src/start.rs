@@ -60,6 +60,8 @@ pub(crate) struct Start {
             ("Idempotent-Replayed" = String, description = "`true`"),
         )),
         (status = 409, description = "`business_key_in_use`", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 410, description = "`gone`: this very request started a saga, which has ended and was deleted since",
+            body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_input`, `unknown_definition`, `idempotency_key_reused`, `invalid_body`",
             body = ProblemDocument, content_type = "application/problem+json"),
         Invalid, BodyRefused,
@@ -93,6 +95,7 @@ pub(crate) async fn start(
         StartAnswer::UnknownDefinition => Err(problems::unknown_definition()),
         StartAnswer::BadInput(broken) => Err(problems::bad_input(broken)),
         StartAnswer::KeyReused => Err(problems::start_key_reused()),
+        StartAnswer::Gone { saga_id } => Err(problems::gone(saga_id)),
         StartAnswer::BusinessKeyTaken { saga_id } => Err(key_taken(&engine, &principal, saga_id).await),
     }
 }

@@ -20,6 +20,8 @@ pub mod conformance;
 
 pub mod replay;
 
+pub mod retention;
+
 mod memory;
 
 mod sql;
@@ -30,6 +32,7 @@ mod messages;
 pub use dead_letters::{KeptLetter, LetterFilter, LetterState, LetterSummary, Settled, Settlement, Settling};
 pub use memory::{Fault, MemoryStore};
 pub use replay::{Mismatch, check_replay};
+pub use retention::{Leaving, Retention};
 pub use sql::SqlStore;
 pub use types::{
     Batch, Committed, Filter, Guard, Header, HistoryRow, LateReason, LateReply, Loaded, OutboxLoad, OutboxMessage,
@@ -68,7 +71,7 @@ impl From<db::Error> for Error {
 
 /// The engine's memory.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: Retention + fmt::Debug {
     /// The database's time and the sagas with these ids.
     async fn load(&self, ids: &[Uuid]) -> Result<Loaded, Error>;
 

@@ -4,12 +4,12 @@
 //! functions of the commit, so that a commit tried twice names its messages alike; they sort by time, so that new rows
 //! lie side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use saga_defs::{Command, Timestamp, message};
+use saga_defs::{Command, Ended, Timestamp, ended, message};
 use uuid::{Builder, Uuid};
 
-use crate::OutboxMessage;
+use crate::{Leaving, OutboxMessage};
 
 /// How long whoever committed has for publishing before anyone may.
 pub(crate) const HEAD_START_MS: u64 = 1_000;
@@ -19,6 +19,36 @@ pub(crate) const BACKOFF_DOUBLINGS_MAX: u32 = 5;
 /// How long a message that was claimed `attempts` times before is left alone.
 pub(crate) fn backoff_ms(push_ms: u64, attempts: u32) -> u64 {
     push_ms.saturating_mul(1 << attempts.min(BACKOFF_DOUBLINGS_MAX))
+}
+
+/// How many commands share a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    items_max: usize,
+    /// Participants that take one at a time.
+    alone: BTreeSet<String>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { items_max: message::BATCH_ITEMS_MAX, alone: BTreeSet::new() }
+    }
+}
+
+impl Layout {
+    /// At most so many, whoever they are for.
+    pub(crate) fn with_items_max(self, items_max: usize) -> Self {
+        Self { items_max: items_max.clamp(1, message::BATCH_ITEMS_MAX), ..self }
+    }
+
+    /// Each alone that is for one of these participants.
+    pub(crate) fn with_alone(self, alone: BTreeSet<String>) -> Self {
+        Self { alone, ..self }
+    }
+
+    fn items_max(&self, participant: &str) -> usize {
+        if self.alone.contains(participant) { 1 } else { self.items_max }
+    }
 }
 
 /// A message that is laid out before anybody knows who wins: each item stands for itself, and a loser's is left out.
@@ -48,11 +78,11 @@ impl Planned {
     }
 }
 
-/// The messages that carry `commands`, at most `items_max` each, whose order is kept within each participant.
+/// The messages that carry `commands`, whose order is kept within each participant.
 pub(crate) fn plan<'a>(
     commit_id: Uuid,
     now: Timestamp,
-    items_max: usize,
+    layout: &Layout,
     commands: impl IntoIterator<Item = &'a Command>,
 ) -> Vec<Planned> {
     let mut by_participant: BTreeMap<&str, Vec<&Command>> = BTreeMap::new();
@@ -61,7 +91,7 @@ pub(crate) fn plan<'a>(
     }
     let mut planned: Vec<Planned> = Vec::new();
     for (participant, commands) in by_participant {
-        let first = planned.len();
+        let (first, items_max) = (planned.len(), layout.items_max(participant));
         for command in commands {
             let item = message::encode(std::slice::from_ref(command)).concat();
             if planned.len() == first || !planned.last().is_some_and(|last| last.has_room(&item, items_max)) {
@@ -81,10 +111,30 @@ pub(crate) fn plan<'a>(
 pub(crate) fn group<'a>(
     commit_id: Uuid,
     now: Timestamp,
-    items_max: usize,
+    layout: &Layout,
     commands: impl IntoIterator<Item = &'a Command>,
 ) -> Vec<OutboxMessage> {
-    plan(commit_id, now, items_max, commands).iter().filter_map(|planned| planned.message(|_| true)).collect()
+    plan(commit_id, now, layout, commands).iter().filter_map(|planned| planned.message(|_| true)).collect()
+}
+
+/// The messages that tell each participant of those of `leaving` that name it.
+pub(crate) fn announcements(batch: Uuid, now: Timestamp, leaving: &[Leaving]) -> Vec<OutboxMessage> {
+    let mut by_participant: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
+    for Leaving { saga_id, participants } in leaving {
+        for participant in participants {
+            by_participant.entry(participant).or_default().push(*saga_id);
+        }
+    }
+    let told = by_participant.iter().flat_map(|(participant, sagas)| {
+        sagas.chunks(ended::SAGAS_MAX).map(|sagas| Ended::new(participant, sagas)).collect::<Vec<_>>()
+    });
+    let message = |(index, told): (usize, Ended)| OutboxMessage {
+        id: message_id(batch, now, index),
+        body: message::encode(std::slice::from_ref(&told)).concat().into(),
+        participant: told.participant,
+        attempts: 0,
+    };
+    told.enumerate().map(message).collect()
 }
 
 /// A UUIDv7 whose random part is derived.
@@ -108,6 +158,29 @@ mod tests {
         assert_ne!(message_id(one, now, 0), message_id(other, now, 0));
         assert_eq!(message_id(one, now, 0).get_version_num(), 7);
         assert!(message_id(one, now, 0) < message_id(other, now.plus_ms(1), 0));
+    }
+
+    #[test]
+    fn who_takes_one_command_at_a_time_shares_no_message() {
+        let layout = Layout::default().with_items_max(2).with_alone(BTreeSet::from(["beta".to_owned()]));
+        assert_eq!((layout.items_max("alpha"), layout.items_max("beta")), (2, 1));
+        assert_eq!(Layout::default().with_items_max(0).items_max("alpha"), 1);
+    }
+
+    #[test]
+    fn a_participant_hears_only_of_sagas_that_touched_it() {
+        let leaving = |id, participants: &[&str]| Leaving {
+            saga_id: Uuid::from_u128(id),
+            participants: participants.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let mut all: Vec<Leaving> = (0..300).map(|id| leaving(id, &["alpha"])).collect();
+        all.extend([leaving(300, &["alpha", "beta"]), leaving(301, &[])]);
+        let messages = announcements(Uuid::from_u128(1), Timestamp(0), &all);
+        let told: Vec<Ended> = messages.iter().map(|message| message::read(&message.body).unwrap()).collect();
+        let counts: Vec<(&str, usize)> =
+            told.iter().map(|told| (told.participant.as_str(), told.ended.len())).collect();
+        assert_eq!(counts, [("alpha", 256), ("alpha", 45), ("beta", 1)]);
+        assert!(messages[0].id != messages[1].id && messages[0].participant == "alpha");
     }
 
     #[test]

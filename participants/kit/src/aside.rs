@@ -1,10 +1,11 @@
-//! Sorts what a delivery holds into commands for this participant and dead letters of everything else.
+//! Sorts what a delivery holds into commands for this participant, announcements of ended sagas, and dead letters of
+//! everything else.
 //!
 //! Not for commands that contradict what the inbox knows: those are answered. Must hold: every item of a delivery is
-//! one of the two, so that nothing is dropped; nothing of what an item says is logged.
+//! one of the three, so that nothing is dropped; nothing of what an item says is logged.
 
 use saga_defs::dead_letter::{DeadLetter, Reason};
-use saga_defs::{Command, message};
+use saga_defs::{Command, Ended, message};
 use transport::Queue;
 
 use crate::{Error, inbox};
@@ -14,6 +15,8 @@ use crate::{Error, inbox};
 pub(crate) struct Sorted {
     /// To be handled, in order.
     pub(crate) commands: Vec<Command>,
+    /// Sagas whose effects may be forgotten.
+    pub(crate) ended: Vec<Ended>,
     /// To be set aside.
     pub(crate) letters: Vec<DeadLetter>,
 }
@@ -36,7 +39,14 @@ pub(crate) fn sort(participant: &'static str, body: &[u8]) -> Sorted {
                 DeadLetter::new(&queue, Reason::WrongParticipant, item.as_bytes())
                     .saying("a command for another participant came to this queue"),
             ),
-            Err(error) => sorted.letters.push(DeadLetter::unreadable(&queue, &error, item.as_bytes())),
+            Err(error) => match message::read::<Ended>(item) {
+                Ok(ended) if ended.participant == participant => sorted.ended.push(ended),
+                Ok(_) => sorted.letters.push(
+                    DeadLetter::new(&queue, Reason::WrongParticipant, item.as_bytes())
+                        .saying("an announcement to another participant came to this queue"),
+                ),
+                Err(_) => sorted.letters.push(DeadLetter::unreadable(&queue, &error, item.as_bytes())),
+            },
         }
     }
     for letter in &sorted.letters {
@@ -45,6 +55,15 @@ pub(crate) fn sort(participant: &'static str, body: &[u8]) -> Sorted {
         inbox::count(participant, "invalid");
     }
     sorted
+}
+
+/// The dead letter of an announcement that was tried `attempts` times in vain.
+pub(crate) fn unheard(participant: &'static str, ended: &Ended, attempts: u32, error: &Error) -> DeadLetter {
+    let error = error as &dyn std::error::Error;
+    tracing::error!(participant, sagas = ended.ended.len(), attempts, error, "ended sagas can't be forgotten");
+    let queue = Queue::Participant(participant.to_owned()).name();
+    let item = message::encode(std::slice::from_ref(ended)).concat();
+    DeadLetter::new(&queue, Reason::Failed, item.as_bytes()).saying(&error.to_string()).after(attempts)
 }
 
 /// The dead letter of a command that was tried `attempts` times in vain.

@@ -30,6 +30,9 @@ pub trait Harness: Send + Sync {
     /// Hands over commands as one batch; the first answer to each, in order.
     async fn send(&self, commands: &[Command]) -> Vec<Outcome>;
 
+    /// Tells it of sagas that have ended; how many rows it forgot.
+    async fn forget(&self, sagas: &[Uuid]) -> u64;
+
     /// How often the effect of `key` was made with success.
     fn made(&self, key: Uuid) -> usize;
 
@@ -94,6 +97,7 @@ pub async fn all(harness: &dyn Harness) {
     one_batch_with_both_verbs_the_other_way_round(harness).await;
     one_batch_with_a_command_twice(harness).await;
     neighbours_do_not_disturb_each_other(harness).await;
+    what_is_over_is_forgotten_with_its_saga(harness).await;
 }
 
 /// One effect under test.
@@ -266,4 +270,36 @@ pub async fn neighbours_do_not_disturb_each_other(harness: &dyn Harness) {
     assert_refused(&outcomes[1], "sold_out");
     assert_nothing_to_undo(&outcomes[2]);
     assert_eq!((one.counts(), two.counts(), three.counts()), ((1, 0), (0, 0), (0, 0)));
+}
+
+/// Rows that nothing follows go with their sagas, those of other sagas stay.
+pub async fn what_is_over_is_forgotten_with_its_saga(harness: &dyn Harness) {
+    let subjects: Vec<Subject<'_>> = (0..5).map(|_| Subject::new(harness)).collect();
+    let [executed, refused, tombstoned, undone, other] = &subjects[..] else { unreachable!("there are five") };
+    for subject in [executed, undone, other] {
+        assert_made(&subject.settle(subject.execute(json!({"n": 1}))).await, 1);
+    }
+    assert_refused(&refused.settle(refused.execute(json!({"refuse": "sold_out"}))).await, "sold_out");
+    assert_nothing_to_undo(&tombstoned.settle(tombstoned.compensate()).await);
+    undone.settle(undone.compensate()).await;
+    // Sagas are named like their effects here.
+    let ended = [executed.key, refused.key, tombstoned.key, undone.key, Uuid::new_v4()];
+    assert_eq!(harness.forget(&ended).await, 4);
+    assert_eq!((harness.forget(&ended).await, harness.forget(&[]).await), (0, 0));
+    assert_made(&other.settle(other.execute(json!({"n": 1}))).await, 1);
+    assert_eq!(other.counts(), (1, 0), "it is still known");
+    assert_nothing_to_undo(&executed.settle(executed.compensate()).await);
+}
+
+/// An effect of which nothing is known is not made after its dedupe window; what is known is still answered. For shapes
+/// with a database, which has a clock.
+pub async fn an_effect_is_not_made_after_its_window(harness: &dyn Harness) {
+    let (known, unknown) = (Subject::new(harness), Subject::new(harness));
+    assert_made(&known.settle(known.execute(json!({"n": 1}))).await, 1);
+    let late = |subject: &Subject<'_>| Command { dedupe_until: Timestamp(1), ..subject.execute(json!({"n": 1})) };
+    let outcomes = harness.send(&[late(&known), late(&unknown)]).await;
+    assert_made(&outcomes[0], 1);
+    assert!(matches!(outcomes[1], Outcome::Retry { .. }), "{:?}", outcomes[1]);
+    assert_eq!((known.counts(), unknown.counts()), ((1, 0), (0, 0)));
+    assert_nothing_to_undo(&unknown.settle(unknown.compensate()).await);
 }

@@ -29,7 +29,7 @@ use crate::live::{Live, Mark};
 use crate::recorder::{Failure, Recorder};
 use crate::rows::Model;
 use crate::verdict::{Call, Recorded, Taught};
-use crate::{Error, External, Verdict, inbox};
+use crate::{Error, External, Verdict, forget_sql, inbox};
 
 /// How often a verdict is tried to be recorded that the database refuses, or once shutdown began, before its call is left
 /// to the sweep.
@@ -120,6 +120,10 @@ impl<P: External> Handler for ExternalHandler<P> {
             }
         }
         Ok(())
+    }
+
+    async fn forget(&self, sagas: &[Uuid]) -> Result<u64, Error> {
+        forget_sql::forget(&self.0.db, self.0.lessee.participant, sagas).await
     }
 }
 

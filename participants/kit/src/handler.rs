@@ -1,5 +1,5 @@
 //! What a participant's shapes have in common towards the queue: commands come in with a ticket, replies leave with
-//! it, and a delivery is acknowledged when all its tickets came back.
+//! it, and a delivery is acknowledged when all its tickets came back. Announcements of ended sagas bring a ticket, too.
 //!
 //! Not for moving messages: that is [`crate::serve()`]. Must hold: a handler that failed has answered nothing, so that
 //! the very same batch can be handled again.
@@ -69,6 +69,11 @@ impl Replies {
         self.hand_over(Answered { reply: None, letter: None, ticket: Some(ticket), told: None }).await;
     }
 
+    /// Gives the ticket of an announcement back, on which everything is done.
+    pub async fn heard(&self, ticket: Ticket) {
+        self.hand_over(Answered { reply: None, letter: None, ticket: Some(ticket), told: None }).await;
+    }
+
     /// Sets aside what was in hand. Its ticket comes back once the dead letter is safe.
     pub async fn set_aside(&self, letter: DeadLetter, ticket: Ticket) {
         self.hand_over(Answered { reply: None, letter: Some(letter), ticket: Some(ticket), told: None }).await;
@@ -106,6 +111,13 @@ pub trait Handler: Send + Sync + 'static {
     /// # Errors
     /// When the database failed; then nothing was answered and nothing was started.
     async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error>;
+
+    /// Forgets the effects of sagas for which no command comes any more: rows in which nothing is open and nothing is
+    /// owed. How many rows that were; repeating it does no harm.
+    ///
+    /// # Errors
+    /// When the database failed.
+    async fn forget(&self, sagas: &[Uuid]) -> Result<u64, Error>;
 }
 
 /// Splits a batch so that no round has a key twice, each key's commands stay in arrival order, and as much as

@@ -5,7 +5,7 @@
 //! each shape of participant answers alike; nothing here looks at a clock or at a payload.
 
 use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION, FENCED, NOTHING_TO_UNDO};
-use saga_defs::{Outcome, Verb};
+use saga_defs::{Command, Outcome, Timestamp, Verb};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -163,6 +163,16 @@ pub fn outcome(answer: Answer, stored: Option<&Outcome>) -> Outcome {
 #[must_use]
 pub fn nothing_to_undo() -> Outcome {
     Outcome::succeeded(json!({ NOTHING_TO_UNDO: true }))
+}
+
+/// How a command that came too late to make its effect is counted.
+pub const EXPIRED: &str = "expired";
+
+/// Whether an effect of which nothing is known must not be made any more: what was known may have been forgotten since
+/// the saga ended. See [`crate::Handler::forget`].
+#[must_use]
+pub fn is_expired(command: &Command, now: Timestamp) -> bool {
+    command.dedupe_until < now
 }
 
 /// How a decision is counted.

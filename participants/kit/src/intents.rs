@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use db::Db;
-use saga_defs::{Command, Outcome, Timestamp};
+use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::Error;
@@ -57,14 +57,21 @@ impl Planner {
         for positions in rounds(self.commands.iter().map(|command| command.key)) {
             let commands: Vec<&Command> = positions.iter().map(|position| &self.commands[*position]).collect();
             let mut claimed = rows::claim(tx, self.lessee.participant, self.now, &commands).await?;
-            let mut changed = Vec::new();
+            let (mut changed, mut forgotten) = (Vec::new(), Vec::new());
             for (position, command) in positions.into_iter().zip(commands) {
                 let claimed =
                     claimed.remove(&command.key).ok_or_else(|| DbErr::Custom("a claimed row is gone".into()))?;
                 let state = claimed.state()?;
+                if state.is_none() && command.verb == Verb::Execute && inbox::is_expired(command, self.now) {
+                    // Nothing is made, and nothing is stored.
+                    forgotten.push(command.key);
+                    planned[position] = Some(Planned::Answer(inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
+                    continue;
+                }
                 planned[position] = Some(self.one(command, state, claimed.row, &mut changed)?);
             }
             rows::save(tx, &changed).await?;
+            rows::forget(tx, &forgotten).await?;
         }
         planned.into_iter().map(|one| one.ok_or_else(|| DbErr::Custom("a command was in no round".into()))).collect()
     }

@@ -11,6 +11,8 @@ mod set_sql;
 
 mod rows;
 
+mod forget_sql;
+
 pub mod handler;
 
 pub mod transactional;

@@ -28,6 +28,7 @@ pub struct InMemory {
 
 #[derive(Clone, Debug)]
 struct Row {
+    saga_id: Uuid,
     state: State,
     digest: Option<String>,
     execute: Option<Outcome>,
@@ -78,12 +79,14 @@ impl InMemory {
         };
         let decision = inbox::decide(row.map(|row| row.state), command.verb, self.undoable, fit);
         inbox::count(self.name, inbox::label(decision));
+        let saga_id = command.saga_id;
         match decision {
             Decision::Execute => {
                 let outcome = (self.behaviour)(command);
                 if let Some(state) = settled(&outcome, State::Executed, State::Refused) {
                     let digest = Some(inbox::digest(&command.payload));
-                    rows.insert(command.key, Row { state, digest, execute: Some(outcome.clone()), compensate: None });
+                    let execute = Some(outcome.clone());
+                    rows.insert(command.key, Row { saga_id, state, digest, execute, compensate: None });
                 }
                 outcome
             }
@@ -98,7 +101,7 @@ impl InMemory {
                 outcome
             }
             Decision::Tombstone => {
-                let row = Row { state: State::Tombstoned, digest: None, execute: None, compensate: None };
+                let row = Row { saga_id, state: State::Tombstoned, digest: None, execute: None, compensate: None };
                 rows.insert(command.key, row);
                 inbox::nothing_to_undo()
             }
@@ -143,5 +146,13 @@ impl Handler for InMemory {
             run.replies.send(received.command.reply(outcome), received.ticket).await;
         }
         Ok(())
+    }
+
+    async fn forget(&self, sagas: &[Uuid]) -> Result<u64, Error> {
+        let mut rows = self.rows();
+        let before = rows.len();
+        // Nothing is ever open here, and nothing is owed.
+        rows.retain(|_, row| !sagas.contains(&row.saga_id));
+        Ok((before - rows.len()) as u64)
     }
 }

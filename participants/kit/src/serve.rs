@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use saga_defs::{DeadLetter, message};
+use saga_defs::{DeadLetter, Ended, message};
 use tokio::sync::mpsc;
 use transport::{Consumer, Delivery, Queue, Transport};
 
@@ -72,6 +72,7 @@ pub fn serve(handler: Arc<dyn Handler>, transport: &dyn Transport, tasks: &Tasks
 #[derive(Debug, Default)]
 struct Batch {
     commands: Vec<Received>,
+    ended: Vec<(Ended, Ticket)>,
     letters: Vec<(DeadLetter, Ticket)>,
 }
 
@@ -152,13 +153,15 @@ impl Intake {
     fn sort(&mut self, deliveries: &[Delivery]) -> (Batch, Vec<u64>) {
         let (mut batch, mut empty) = (Batch::default(), Vec::new());
         for delivery in deliveries {
-            let Sorted { commands, letters } = aside::sort(self.participant, &delivery.body);
-            if commands.is_empty() && letters.is_empty() {
+            let Sorted { commands, ended, letters } = aside::sort(self.participant, &delivery.body);
+            let items = commands.len() + ended.len() + letters.len();
+            if items == 0 {
                 empty.push(delivery.tag);
                 continue;
             }
-            let ticket = self.open.begin(delivery.tag, commands.len() + letters.len());
+            let ticket = self.open.begin(delivery.tag, items);
             batch.commands.extend(commands.into_iter().map(|command| Received { command, ticket }));
+            batch.ended.extend(ended.into_iter().map(|ended| (ended, ticket)));
             batch.letters.extend(letters.into_iter().map(|letter| (letter, ticket)));
         }
         (batch, empty)
@@ -191,12 +194,17 @@ impl Worker {
                 return;
             }
         }
-        while let Some(Batch { commands, letters }) = work.recv().await {
+        while let Some(Batch { commands, ended, letters }) = work.recv().await {
             for (letter, ticket) in letters {
                 self.run.replies.set_aside(letter, ticket).await;
             }
             if !commands.is_empty() && !self.handle(commands).await {
                 return;
+            }
+            for (ended, ticket) in ended {
+                if !self.forget(&ended, ticket).await {
+                    return;
+                }
             }
         }
     }
@@ -230,6 +238,31 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Forgets what belonged to ended sagas; false when shutdown came first.
+    async fn forget(&self, ended: &Ended, ticket: Ticket) -> bool {
+        let participant = self.handler.participant();
+        let (mut backoff, mut failures) = (self.options.backoff, 0);
+        loop {
+            let error = match self.handler.forget(&ended.ended).await {
+                Ok(rows) => {
+                    metrics::counter!("bookend_inbox_forgotten_total", "participant" => participant).increment(rows);
+                    self.run.replies.heard(ticket).await;
+                    return true;
+                }
+                Err(error) => error,
+            };
+            failures += u32::from(!error.is_transient());
+            if failures >= self.options.poison_attempts_max {
+                let letter = aside::unheard(participant, ended, failures, &error);
+                self.run.replies.set_aside(letter, ticket).await;
+                return true;
+            }
+            if !self.pause(&error, &mut backoff).await {
+                return false;
+            }
+        }
     }
 
     async fn give_up(&self, part: &[Received], attempts: u32, error: &Error) {

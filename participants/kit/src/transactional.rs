@@ -20,9 +20,9 @@ use sea_orm::prelude::Uuid;
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::handler::{Handler, Received, Run, rounds};
-use crate::inbox::{self, Decision, State};
+use crate::inbox::{self, Answer, Decision, State};
 use crate::rows::{self, Claimed, Model};
-use crate::{Error, Transactional};
+use crate::{Error, Transactional, forget_sql};
 
 /// Serves a [`Transactional`] participant over the inbox of its database.
 pub struct TransactionalHandler<P> {
@@ -115,6 +115,10 @@ impl<P: Transactional> Handler for TransactionalHandler<P> {
         }
         Ok(())
     }
+
+    async fn forget(&self, sagas: &[Uuid]) -> Result<u64, Error> {
+        forget_sql::forget(&self.db, self.participant.name(), sagas).await
+    }
 }
 
 /// An outcome and how it is counted.
@@ -169,6 +173,7 @@ impl<P: Transactional> Batch<P> {
             let state = if fresh { None } else { Some(row.state()?) };
             let decision = inbox::decide(state, command.verb, self.participant.undoable(), row.fit(name, command));
             match decision {
+                Decision::Execute if inbox::is_expired(command, self.now) => round.expire(position, row.key),
                 Decision::Execute => executes.push((position, row)),
                 Decision::Undo => undos.push((position, row)),
                 Decision::Tombstone => round.tombstone(position, row, self.now),
@@ -231,6 +236,12 @@ impl Round {
         row.close(State::Tombstoned, now);
         self.saved.push(row);
         self.answers[position] = Some((inbox::nothing_to_undo(), inbox::label(Decision::Tombstone)));
+    }
+
+    /// Nothing is made, and nothing is stored.
+    fn expire(&mut self, position: usize, key: Uuid) {
+        self.forgotten.push(key);
+        self.answers[position] = Some((inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
     }
 
     fn settle(

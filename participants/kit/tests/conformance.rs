@@ -44,6 +44,10 @@ impl Harness for Subject {
         self.desk.send(commands).await
     }
 
+    async fn forget(&self, sagas: &[Uuid]) -> u64 {
+        self.desk.forget(sagas).await
+    }
+
     fn made(&self, key: Uuid) -> usize {
         usize::try_from(self.counts.get(key, "made")).unwrap()
     }
@@ -64,7 +68,9 @@ async fn transactional_participants_keep_the_contract(stack: Stack) {
         let counts = Arc::new(Counts::default());
         let table = Table { counts: Arc::clone(&counts), undoable };
         let handler = Arc::new(TransactionalHandler::new(owned.db.clone(), table));
-        conformance::all(&Subject::new(handler, undoable, &counts).await).await;
+        let subject = Subject::new(handler, undoable, &counts).await;
+        conformance::all(&subject).await;
+        conformance::an_effect_is_not_made_after_its_window(&subject).await;
     }
 }
 
@@ -83,6 +89,7 @@ async fn external_participants_keep_the_contract(stack: Stack) {
         let handler = Arc::new(ExternalHandler::new(owned.db.clone(), provider, options));
         let subject = Subject::new(handler, undoable, &counts).await;
         conformance::all(&subject).await;
+        conformance::an_effect_is_not_made_after_its_window(&subject).await;
         assert_eq!(subject.desk.shutdown().await, 0);
     }
 }

@@ -136,6 +136,26 @@ fixture::on_every_stack! {
     an_answer_whose_delivery_came_again_is_owed,
     a_verdict_waits_for_its_database_and_is_answered,
     shutdown_finishes_the_call_in_hand,
+    what_is_open_or_owed_is_not_forgotten,
+}
+
+async fn what_is_open_or_owed_is_not_forgotten(stack: Stack) {
+    let world = World::new(stack, true).await;
+    let (desk, mut begun) = world.run(false).await;
+    desk.turn_deaf().await;
+    let (saga, execute) = ([world.key], world.execute(1, json!({"n": 5, "retries": 1})));
+    desk.hand_over(std::slice::from_ref(&execute)).await;
+    begins(&mut begun).await;
+    assert_eq!(desk.forget(&saga).await, 0, "its call is open");
+    world.gate.add_permits(10);
+    desk.definite(execute.command_id).await;
+    assert!(world.owes().await);
+    assert_eq!(desk.forget(&saga).await, 0, "an announcement is owed");
+    desk.hear().await;
+    assert_eq!(desk.lose_announcements().await, 1);
+    desk.definite(execute.command_id).await;
+    world.owes_nothing().await;
+    assert_eq!(desk.forget(&saga).await, 1);
 }
 
 async fn an_open_call_is_not_made_twice_and_answers_the_first_attempt(stack: Stack) {

@@ -13,7 +13,7 @@ use participant_kit::handler::{Received, Run};
 use participant_kit::{Error, Handler, InMemory, Options, serve};
 use runtime::Tasks;
 use saga_defs::dead_letter::{DeadLetter, Reason};
-use saga_defs::{Command, Outcome, Reply, Verb, message};
+use saga_defs::{Command, Ended, Outcome, Reply, Verb, message};
 use sea_orm::DbErr;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -219,6 +219,10 @@ impl Handler for Shared {
     async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error> {
         self.0.handle(run, batch).await
     }
+
+    async fn forget(&self, sagas: &[Uuid]) -> Result<u64, Error> {
+        self.0.forget(sagas).await
+    }
 }
 
 /// Fails for as long as the database is busy, and for ever on one command.
@@ -253,6 +257,17 @@ impl Handler for Troubled {
             return Err(Error::Db((self.how)()));
         }
         self.inner.handle(run, batch).await
+    }
+
+    async fn forget(&self, sagas: &[Uuid]) -> Result<u64, Error> {
+        if self.busy.load(Ordering::SeqCst) > 0 {
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+            return Err(Error::Db(db::Error::Transient(DbErr::RecordNotUpdated)));
+        }
+        if sagas.iter().any(|saga_id| Some(*saga_id) == self.guilty) {
+            return Err(Error::Db((self.how)()));
+        }
+        self.inner.forget(sagas).await
     }
 }
 
@@ -307,6 +322,46 @@ async fn shutdown_ends_every_task_and_gives_back_what_was_not_safe() {
     assert_eq!(message::decode::<Command>(&again[0].body).unwrap()[0].as_ref().unwrap().key, Uuid::from_u128(1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn ended_sagas_are_forgotten_before_their_announcement_is_acknowledged() {
+    let handler = Arc::new(memory());
+    let mut engine = Engine::with(Shared(Arc::clone(&handler)), None);
+    let commands: Vec<Command> = (1..=3).map(execute).collect();
+    engine.send(message::encode(&commands).remove(0));
+    let (_, tags) = engine.receive().await;
+    engine.replies.acknowledge(&tags).await;
+    engine.settled().await;
+    assert_eq!(handler.standing().len(), 3);
+    // Alone, and beside a command; their sagas are called like their effects.
+    let told = Ended::new("memory", &[Uuid::from_u128(1), Uuid::from_u128(9)]);
+    let beside = Ended::new("memory", &[Uuid::from_u128(2)]);
+    let alone = engine.send(message::encode(&[told]).remove(0));
+    assert_eq!(engine.settled().await, [Settled { id: alone.id, confirmed: true }]);
+    let items = [message::encode(&[execute(4)]).remove(0), message::encode(&[beside]).remove(0)];
+    engine.send(format!("[{}]", items.join(",")));
+    let (replies, tags) = engine.receive().await;
+    assert_eq!(replies.len(), 1);
+    engine.replies.acknowledge(&tags).await;
+    engine.settled().await;
+    assert_eq!(handler.standing(), [3, 4].map(Uuid::from_u128));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_waits_for_a_busy_database_and_is_set_aside_when_it_always_fails() {
+    let guilty = Some(Uuid::from_u128(3));
+    let mut engine = Engine::with(Troubled { inner: memory(), busy: AtomicU32::new(20), guilty, how: refused }, None);
+    let (good, bad) = (Ended::new("memory", &[Uuid::from_u128(1)]), Ended::new("memory", &[Uuid::from_u128(3)]));
+    let strange = Ended::new("elsewhere", &[Uuid::from_u128(1)]);
+    let message = engine.send(message::encode(&[good, bad.clone(), strange]).remove(0));
+    let (letters, tags) = engine.letters(2).await;
+    let reasons: Vec<Reason> = letters.iter().map(|letter| letter.reason).collect();
+    assert!(reasons.contains(&Reason::Failed) && reasons.contains(&Reason::WrongParticipant), "{reasons:?}");
+    let failed = letters.iter().find(|letter| letter.reason == Reason::Failed).unwrap();
+    assert_eq!(message::read::<Ended>(&failed.body).unwrap(), bad);
+    engine.dead.acknowledge(&tags).await;
+    assert_eq!(engine.settled().await, [Settled { id: message.id, confirmed: true }]);
+}
+
 /// Announces instead of answering, and passes on what came of it.
 struct Herald {
     came_of_it: mpsc::Sender<bool>,
@@ -332,6 +387,10 @@ impl Handler for Herald {
             run.replies.give_up(*ticket).await;
         }
         Ok(())
+    }
+
+    async fn forget(&self, _sagas: &[Uuid]) -> Result<u64, Error> {
+        Ok(0)
     }
 }
 

@@ -31,6 +31,8 @@ mod facts;
 
 mod dead_letters;
 
+mod retention;
+
 mod races;
 
 /// A clock that stands still until it is told to go on.
@@ -137,6 +139,15 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     dead_letters::a_letter_is_settled_once(&world().await).await;
     dead_letters::a_replay_is_in_the_outbox_at_once(&world().await).await;
     dead_letters::a_settled_letter_that_dies_again_waits_again(&world().await).await;
+
+    retention::ended_sagas_are_found_by_definition_and_age(&world().await).await;
+    retention::what_is_open_stuck_or_contradicted_stays(&world().await).await;
+    retention::an_announcement_tells_who_was_touched_and_once(&world().await).await;
+    retention::a_saga_is_deleted_when_its_announcement_is_confirmed(&world().await).await;
+    retention::a_deleted_saga_leaves_its_start_key_and_nothing_else(&world().await).await;
+    retention::start_keys_go_by_their_age_and_never_before_their_sagas(&world().await).await;
+    retention::of_two_who_announce_one_does(&world().await).await;
+    retention::late_replies_are_paged(&world().await).await;
 
     races::run(world).await
 }

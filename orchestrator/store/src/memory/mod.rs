@@ -17,8 +17,8 @@ use tokio::task::yield_now;
 use uuid::Uuid;
 
 use crate::{
-    Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, LetterFilter, LetterSummary, Loaded,
-    OutboxLoad, OutboxMessage, PublishedDefinition, Settlement, Store, Summary,
+    Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, Leaving, LetterFilter, LetterSummary, Loaded,
+    OutboxLoad, OutboxMessage, PublishedDefinition, Retention, Settlement, Store, Summary,
 };
 
 use tables::Tables;
@@ -303,5 +303,43 @@ impl Store for MemoryStore {
     async fn check_writable(&self) -> Result<(), Error> {
         yield_now().await;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Retention for MemoryStore {
+    async fn ended(&self, definition: (&str, u32), ended_by: Timestamp, limit: u64) -> Result<Vec<Uuid>, Error> {
+        yield_now().await;
+        Ok(self.tables().ended(definition, ended_by, limit))
+    }
+
+    async fn announce_ended(&self, batch: Uuid, leaving: &[Leaving]) -> Result<Vec<Uuid>, Error> {
+        yield_now().await;
+        Ok(self.tables().announce_ended(batch, leaving, self.clock.now()))
+    }
+
+    async fn claim_departures(&self, limit: u64, push_ms: u64) -> Result<Vec<Uuid>, Error> {
+        yield_now().await;
+        Ok(self.tables().claim_departures(self.clock.now(), limit, push_ms))
+    }
+
+    async fn late_page(&self, saga_id: Uuid, skip: u64, limit: u64) -> Result<Vec<LateReply>, Error> {
+        yield_now().await;
+        Ok(self.tables().late_page(saga_id, skip, limit))
+    }
+
+    async fn delete_departed(&self, ids: &[Uuid]) -> Result<u64, Error> {
+        yield_now().await;
+        Ok(self.tables().delete_departed(ids))
+    }
+
+    async fn delete_start_keys(&self, created_by: Timestamp, limit: u64) -> Result<u64, Error> {
+        yield_now().await;
+        Ok(self.tables().delete_start_keys(created_by, limit))
+    }
+
+    async fn deleted_ended_by(&self) -> Result<Option<Timestamp>, Error> {
+        yield_now().await;
+        Ok(self.tables().deleted_ended_by())
     }
 }

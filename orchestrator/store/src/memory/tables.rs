@@ -7,20 +7,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use saga_core::{Saga, Status};
-use saga_defs::{Timestamp, message};
+use saga_defs::Timestamp;
 use sea_orm::DbErr;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::dead_letters::Letters;
-use crate::messages::{self, HEAD_START_MS, backoff_ms};
+use crate::messages::{self, HEAD_START_MS, Layout, backoff_ms};
 use crate::{
     Batch, Committed, Error, Filter, Guard, Header, HistoryRow, LateReason, LateReply, OutboxLoad, OutboxMessage,
     Outcome, PublishedDefinition, Settlement, Settling, StartKey, State, Stored, Summary, Transition,
 };
 
+mod retention;
+
 /// Most late replies that a saga's list shows.
-const SHOWN_MAX: usize = 200;
+const SHOWN_MAX: u64 = 200;
 
 struct Row {
     header: Header,
@@ -29,6 +31,13 @@ struct Row {
     /// Apart from the state's: claims push it.
     wake_at: Option<Timestamp>,
     updated_at: Timestamp,
+}
+
+/// A start key that is taken.
+struct Taken {
+    by: Uuid,
+    fingerprint: String,
+    at: Timestamp,
 }
 
 struct Past {
@@ -46,11 +55,12 @@ struct Queued {
 #[derive(Default)]
 pub(super) struct Tables {
     sagas: BTreeMap<Uuid, Row>,
-    start_keys: BTreeMap<StartKey, (Uuid, String)>,
+    start_keys: BTreeMap<StartKey, Taken>,
     history: BTreeMap<(Uuid, u64), Past>,
     outbox: BTreeMap<Uuid, Queued>,
     late: BTreeMap<(Uuid, Uuid, LateReason), LateReply>,
     definitions: BTreeMap<(String, u32), PublishedDefinition>,
+    departures: retention::Departures,
     pub(super) letters: Letters,
 }
 
@@ -91,7 +101,7 @@ impl Tables {
         in_order.retain(|next| outcomes.get(&next.header.id) == Some(&Outcome::Committed));
         in_order.sort_unstable_by_key(|next| next.header.id);
         let commands = in_order.iter().flat_map(|winner| &winner.commands);
-        let messages = messages::group(batch.commit_id, batch.now, message::BATCH_ITEMS_MAX, commands);
+        let messages = messages::group(batch.commit_id, batch.now, &Layout::default(), commands);
         for message in &messages {
             let queued = Queued { message: message.clone(), due_at: now.plus_ms(HEAD_START_MS), created_at: now };
             self.outbox.insert(message.id, queued);
@@ -122,8 +132,8 @@ impl Tables {
                 Some(_) | None => Outcome::Lost,
             },
             Guard::Start { start_key, .. } => {
-                if let Some((saga_id, fingerprint)) = self.start_keys.get(start_key) {
-                    return Outcome::KeyTaken { saga_id: *saga_id, fingerprint: fingerprint.clone() };
+                if let Some(taken) = self.start_keys.get(start_key) {
+                    return Outcome::KeyTaken { saga_id: taken.by, fingerprint: taken.fingerprint.clone() };
                 }
                 let same = |row: &&Row| row.header.tenant == *tenant && row.header.key == *key;
                 let open = self.sagas.values().filter(|row| key.is_some() && !row.saga.is_ended()).find(same);
@@ -141,7 +151,8 @@ impl Tables {
         let (wake_at, updated_at) = (next.saga.wake_at(), batch.now);
         match &next.guard {
             Guard::Start { start_key, fingerprint, input } => {
-                self.start_keys.insert(start_key.clone(), (id, fingerprint.clone()));
+                let taken = Taken { by: id, fingerprint: fingerprint.clone(), at: next.header.created_at };
+                self.start_keys.insert(start_key.clone(), taken);
                 let (header, saga, input) = (next.header.clone(), next.saga.clone(), Arc::clone(input));
                 self.sagas.insert(id, Row { header, saga, input, wake_at, updated_at });
             }
@@ -244,10 +255,7 @@ impl Tables {
     }
 
     pub(super) fn late(&self, saga_id: Uuid) -> Vec<LateReply> {
-        let mut late: Vec<LateReply> = self.late.values().filter(|reply| reply.saga_id == saga_id).cloned().collect();
-        late.sort_by_key(|reply| (reply.received_at, reply.command_id));
-        late.truncate(SHOWN_MAX);
-        late
+        self.late_page(saga_id, 0, SHOWN_MAX)
     }
 
     pub(super) fn contradictions(&self) -> u64 {

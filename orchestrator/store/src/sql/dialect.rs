@@ -26,12 +26,13 @@ impl Dialect {
         }
     }
 
-    pub(super) async fn commit(&self, db: &Db, batch: Batch, writing: Writing) -> Result<Committed, Error> {
+    pub(super) async fn commit(&self, db: &Db, batch: Batch, writing: &Writing) -> Result<Committed, Error> {
         match self {
             Self::Sqlite => {
-                let (batch, clock) = (Arc::new(batch), db.clone());
-                let work =
-                    db.transaction(move |tx| sqlite::commit_sql::work(tx, Arc::clone(&batch), clock.now(), writing));
+                let (batch, clock, writing) = (Arc::new(batch), db.clone(), writing.clone());
+                let work = db.transaction(move |tx| {
+                    sqlite::commit_sql::work(tx, Arc::clone(&batch), clock.now(), writing.clone())
+                });
                 Ok(work.await?)
             }
             Self::Postgres(fates) => postgres::commit_sql::commit(db, fates, &batch, writing).await,

@@ -57,6 +57,11 @@ impl TryFrom<Row> for LateReply {
 }
 
 pub(super) async fn of_saga(store: &SqlStore, saga_id: Uuid) -> Result<Vec<LateReply>, Error> {
+    page(store, saga_id, 0, SHOWN_MAX).await
+}
+
+/// `limit` replies after the first `skip`.
+pub(super) async fn page(store: &SqlStore, saga_id: Uuid, skip: u64, limit: u64) -> Result<Vec<LateReply>, Error> {
     let select = Query::select()
         .columns(COLUMNS)
         .from("late_replies")
@@ -64,7 +69,8 @@ pub(super) async fn of_saga(store: &SqlStore, saga_id: Uuid) -> Result<Vec<LateR
         .order_by("received_at", Order::Asc)
         .order_by("command_id", Order::Asc)
         .order_by("reason", Order::Asc)
-        .limit(SHOWN_MAX)
+        .offset(skip)
+        .limit(limit)
         .to_owned();
     store.read::<Row, _>(&select).await?.into_iter().map(LateReply::try_from).collect()
 }

@@ -6,19 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use db::Db;
 use saga_core::Status;
-use saga_defs::{DeadLetter, Timestamp, message};
+use saga_defs::{DeadLetter, Timestamp};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, FromQueryResult, StatementBuilder};
 use uuid::Uuid;
 
 use dialect::Dialect;
 
+use crate::messages::Layout;
 use crate::{
-    Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, LetterFilter, LetterSummary, Loaded,
-    OutboxLoad, OutboxMessage, PublishedDefinition, Settlement, Store, Summary,
+    Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, Leaving, LetterFilter, LetterSummary, Loaded,
+    OutboxLoad, OutboxMessage, PublishedDefinition, Retention, Settlement, Store, Summary,
 };
 
 /// Sets as one bound parameter.
@@ -47,6 +49,8 @@ mod late;
 
 mod dead_letters;
 
+mod retention;
+
 mod query;
 
 mod definitions;
@@ -60,19 +64,19 @@ pub struct SqlStore {
 }
 
 /// How commits are written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Writing {
     /// Of sagas.
     format: u16,
-    /// Commands in one message.
-    items_max: usize,
+    /// Of messages.
+    layout: Arc<Layout>,
 }
 
 impl SqlStore {
     /// The store in `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        let writing = Writing { format: saga_core::FORMAT, items_max: message::BATCH_ITEMS_MAX };
+        let writing = Writing { format: saga_core::FORMAT, layout: Arc::default() };
         Self { dialect: Dialect::of(db.backend()), db, writing }
     }
 
@@ -83,11 +87,22 @@ impl SqlStore {
         Self { writing: Writing { format, ..self.writing }, ..self }
     }
 
-    /// With at most so many commands in one message, for participants that take one at a time, and for measuring what
-    /// batches are worth.
+    /// With at most so many commands in one message, for measuring what batches are worth.
     #[must_use]
     pub fn with_message_items(self, items_max: usize) -> Self {
-        Self { writing: Writing { items_max: items_max.clamp(1, message::BATCH_ITEMS_MAX), ..self.writing }, ..self }
+        self.with_layout(|layout| layout.with_items_max(items_max))
+    }
+
+    /// With each command in a message of its own that is for one of these participants, because not all who consume
+    /// their queues understand more.
+    #[must_use]
+    pub fn with_single_commands(self, participants: impl IntoIterator<Item = String>) -> Self {
+        self.with_layout(|layout| layout.with_alone(participants.into_iter().collect()))
+    }
+
+    fn with_layout(self, change: impl FnOnce(Layout) -> Layout) -> Self {
+        let layout = Arc::new(change(Layout::clone(&self.writing.layout)));
+        Self { writing: Writing { layout, ..self.writing }, ..self }
     }
 
     fn reader(&self) -> &DatabaseConnection {
@@ -143,7 +158,7 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
-        self.dialect.commit(&self.db, batch, self.writing).await
+        self.dialect.commit(&self.db, batch, &self.writing).await
     }
 
     async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
@@ -237,5 +252,36 @@ impl Store for SqlStore {
 
     async fn check_writable(&self) -> Result<(), Error> {
         Ok(self.db.check_writable().await?)
+    }
+}
+
+#[async_trait]
+impl Retention for SqlStore {
+    async fn ended(&self, definition: (&str, u32), ended_by: Timestamp, limit: u64) -> Result<Vec<Uuid>, Error> {
+        retention::ended(self, definition, ended_by, limit).await
+    }
+
+    async fn announce_ended(&self, batch: Uuid, leaving: &[Leaving]) -> Result<Vec<Uuid>, Error> {
+        retention::announce(self, batch, leaving).await
+    }
+
+    async fn claim_departures(&self, limit: u64, push_ms: u64) -> Result<Vec<Uuid>, Error> {
+        retention::claim(self, limit, push_ms).await
+    }
+
+    async fn late_page(&self, saga_id: Uuid, skip: u64, limit: u64) -> Result<Vec<LateReply>, Error> {
+        late::page(self, saga_id, skip, limit).await
+    }
+
+    async fn delete_departed(&self, ids: &[Uuid]) -> Result<u64, Error> {
+        retention::delete(self, ids).await
+    }
+
+    async fn delete_start_keys(&self, created_by: Timestamp, limit: u64) -> Result<u64, Error> {
+        retention::delete_keys(self, created_by, limit).await
+    }
+
+    async fn deleted_ended_by(&self) -> Result<Option<Timestamp>, Error> {
+        retention::deleted_ended_by(self).await
     }
 }

@@ -1,6 +1,6 @@
 //! Commits whose answer is lost: before they arrive, while they run, and after they are done.
 
-use saga_store::{Batch, Error, Outcome, Store};
+use saga_store::{Error, Outcome, Store};
 use testkit::proxy::{Cut, Plan, Proxy};
 use uuid::Uuid;
 
@@ -8,10 +8,6 @@ use crate::world::{World, begin, outcome, version};
 
 /// What only the commit's text has.
 const COMMIT: &str = "insert into history";
-
-fn ids(batch: &Batch) -> Vec<Uuid> {
-    batch.transitions.iter().map(|next| next.header.id).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
@@ -30,7 +26,7 @@ async fn a_commit_whose_answer_is_lost_is_found_or_never_happens() {
             one.committed(batch.commit_id, &batch.ids()).await
         });
         let found = found.await;
-        assert_eq!(found, if arrives { ids(&batch) } else { Vec::new() });
+        assert_eq!(found, if arrives { batch.ids() } else { Vec::new() });
         // What was not found is decided again, and what was found is not done twice.
         let again = world.commit(&one, &batch.transitions).await;
         let fresh = batch.transitions[1].header.id;
@@ -67,7 +63,7 @@ async fn who_asks_for_a_lost_commit_that_still_runs_waits_for_its_end() {
             if fails { holder.commit().await } else { holder.roll_back().await }
         };
         let (found, ()) = tokio::join!(asked, look);
-        assert_eq!(found.unwrap(), if fails { Vec::new() } else { ids(&batch) });
+        assert_eq!(found.unwrap(), if fails { Vec::new() } else { batch.ids() });
         assert_eq!(version(&other, start.header.id).await.is_some(), !fails);
     }
 }

@@ -301,6 +301,11 @@ impl Desk {
         }
     }
 
+    /// Tells the handler of sagas that have ended; how many rows it forgot.
+    pub(crate) async fn forget(&self, sagas: &[Uuid]) -> u64 {
+        self.handler.forget(sagas).await.unwrap()
+    }
+
     /// The first answers to a batch, in order.
     pub(crate) async fn send(&self, commands: &[Command]) -> Vec<Outcome> {
         let tickets = self.hand_over(commands).await;

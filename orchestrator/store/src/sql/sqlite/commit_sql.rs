@@ -109,10 +109,15 @@ pub(in crate::sql) fn work(
     now: Timestamp,
     writing: Writing,
 ) -> Work<'_, Committed> {
-    Box::pin(async move { commit(tx, &batch, now, writing).await })
+    Box::pin(async move { commit(tx, &batch, now, &writing).await })
 }
 
-async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp, writing: Writing) -> Result<Committed, DbErr> {
+async fn commit(
+    tx: &DatabaseTransaction,
+    batch: &Batch,
+    now: Timestamp,
+    writing: &Writing,
+) -> Result<Committed, DbErr> {
     let stamp = Stamp { now: batch.now, format: writing.format };
     let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
     in_order.sort_unstable_by_key(|transition| transition.header.id);
@@ -126,7 +131,7 @@ async fn commit(tx: &DatabaseTransaction, batch: &Batch, now: Timestamp, writing
     let history: Vec<Past<'_>> = in_order.iter().flat_map(|winner| Past::of(winner, batch.commit_id)).collect();
     execute(tx, HISTORY, &history).await?;
     let commands = in_order.iter().flat_map(|winner| &winner.commands);
-    let messages = messages::group(batch.commit_id, batch.now, writing.items_max, commands);
+    let messages = messages::group(batch.commit_id, batch.now, &writing.layout, commands);
     let rows: Vec<Message<'_>> = messages.iter().map(|message| Message::of(message, now)).collect();
     execute(tx, OUTBOX, &rows).await?;
     let confirmed: Vec<_> = batch.confirmed.iter().map(|id| id.simple()).collect();
