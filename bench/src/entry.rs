@@ -4,10 +4,11 @@
 //! through HTTP when the client has its answer, which is when the saga is decided.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use orchestrator::{Engine, StartAnswer, StartRequest};
+use orchestrator::{Engine, Error, StartAnswer, StartRequest};
 use reqwest::{Client, StatusCode};
 use runtime::Tasks;
 use runtime::http::{Role, Token, Tokens};
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 use crate::job::DEFINITION_NAME;
 use crate::load::{Entry, SAGA_MAX};
 use crate::world::Setup;
+
+/// When an engine at its limit is asked again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 const TOKEN: &str = "bench-token";
 
@@ -52,7 +56,15 @@ impl Entry for Direct {
             key: None,
             input: json!({ "refuse": refuse }),
         };
-        let StartAnswer::Started(started) = self.engine.begin(request).await? else { bail!("a saga was not started") };
+        let started = loop {
+            match self.engine.begin(request.clone()).await {
+                Ok(StartAnswer::Started(started)) => break started,
+                // As a client does that was told to ask again soon.
+                Err(Error::Overloaded) => tokio::time::sleep(AGAIN).await,
+                Ok(_) => bail!("a saga was not started"),
+                Err(error) => return Err(error.into()),
+            }
+        };
         let ended = self.engine.follow_to_end(*started, SAGA_MAX).await?.context("a saga is gone")?;
         let wanted = if refuse { Status::Compensated } else { Status::Completed };
         if ended.saga.status() != wanted {

@@ -21,6 +21,10 @@ mod statements;
 
 mod report;
 
+mod burst;
+
+mod suite;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +52,17 @@ struct Cli {
 enum Command {
     /// Runs sagas and prints one report.
     Run(RunArgs),
+    /// Accepts many sagas at once and waits until all have ended; prints times and memory.
+    Burst(BurstArgs),
+    /// Makes all the runs of `docs/benchmarks.md` and writes its tables.
+    Suite {
+        /// Only a short look, with floors, and nothing is written.
+        #[arg(long)]
+        quick: bool,
+        /// How often each run is made; the median is told.
+        #[arg(long, default_value_t = 3)]
+        repeats: usize,
+    },
     /// The participants of a run, as a process of their own.
     #[command(hide = true)]
     Participants {
@@ -103,6 +118,16 @@ struct RunArgs {
     output: Output,
 }
 
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct BurstArgs {
+    /// What to run on.
+    #[arg(long, value_enum)]
+    stack: Stack,
+    /// How many.
+    #[arg(long, default_value_t = 25_000)]
+    sagas: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Stack {
     /// One process, SQLite, queues in memory.
@@ -144,6 +169,9 @@ enum Output {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run(&args).await,
+        Command::Burst(args) => burst::run(args).await,
+        Command::Suite { quick: true, .. } => suite::quick(),
+        Command::Suite { quick: false, repeats } => suite::full(repeats, &suite::page()),
         Command::Participants { postgres, amqp, baseline, batch } => {
             let setup = Setup { http: false, batch: batch == Batch::On, workers: None };
             world::participants(&postgres, &amqp, baseline, setup).await

@@ -75,10 +75,10 @@ impl Group {
     }
 
     /// Megabytes; what processes share counts for each.
-    pub(crate) fn peak_rss_mb(&self) -> f64 {
+    fn memory_mb(&self, name: &str) -> f64 {
         let kilobytes = |id: &u32| {
             let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-            let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+            let line = status.lines().find(|line| line.starts_with(name))?;
             line.split_whitespace().nth(1)?.parse::<f64>().ok()
         };
         self.members().iter().filter_map(kilobytes).sum::<f64>() / 1_024.0
@@ -131,7 +131,13 @@ impl Meter {
         Ok(reading)
     }
 
+    /// Memory in use at the most.
     pub(crate) fn peak_rss_mb(&self) -> BTreeMap<&'static str, f64> {
-        self.groups.iter().map(|group| (group.name, group.peak_rss_mb())).collect()
+        self.groups.iter().map(|group| (group.name, group.memory_mb("VmHWM:"))).collect()
+    }
+
+    /// Memory in use now.
+    pub(crate) fn rss_mb(&self) -> BTreeMap<&'static str, f64> {
+        self.groups.iter().map(|group| (group.name, group.memory_mb("VmRSS:"))).collect()
     }
 }

@@ -261,8 +261,9 @@ impl Engine {
             let heard = tokio::select! {
                 biased;
                 heard = watch.newer_than(snapshot.saga.version) => heard,
-                () = self.shared.tasks.stopping() => break,
-                () = tokio::time::sleep_until(deadline) => break,
+                // Nobody is told of what comes before an answer, so the saga is read as it is by now.
+                () = self.shared.tasks.stopping() => return self.get(watch.saga_id()).await,
+                () = tokio::time::sleep_until(deadline) => return self.get(watch.saga_id()).await,
             };
             snapshot = match heard {
                 Some(heard) => Arc::unwrap_or_clone(heard),

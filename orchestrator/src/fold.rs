@@ -32,6 +32,8 @@ pub(crate) struct Group {
     pub(crate) snapshot: Snapshot,
     pub(crate) said: Vec<(Work, Said)>,
     pub(crate) transition: Option<Transition>,
+    /// Whether the saga could answer a wait before these inputs, and was not stuck: those who wait elsewhere were told.
+    pub(crate) answered_before: bool,
     input: Arc<Value>,
 }
 
@@ -148,6 +150,7 @@ pub(crate) fn fold(
     let Stored { header, state, input: document } = stored;
     let (State::Known(base), Some(loaded)) = (state, definition(&header)) else { return Err(batch) };
     let expected = base.version;
+    let answered_before = base.decision.is_some() && base.stuck.is_none();
     let context = context(&header, &loaded, &document);
     let mut saga: Saga = *base;
     let mut history = Vec::new();
@@ -174,7 +177,7 @@ pub(crate) fn fold(
         commands,
     });
     let snapshot = Snapshot { header, saga, loaded };
-    Ok(Group { snapshot, said, transition, input: document })
+    Ok(Group { snapshot, said, transition, answered_before, input: document })
 }
 
 fn context<'a>(header: &'a Header, loaded: &'a Loaded, input: &'a serde_json::Value) -> Context<'a> {

@@ -117,13 +117,15 @@ impl Drop for Watch {
     }
 }
 
-/// Tells everyone who waits for these sagas, here and elsewhere.
-pub(crate) fn tell<'a>(shared: &Shared, moved: impl Iterator<Item = &'a Snapshot>) {
+/// Tells everyone who waits for these sagas: here of each step, elsewhere only once they can answer.
+pub(crate) fn tell<'a>(shared: &Shared, moved: impl Iterator<Item = (&'a Snapshot, bool)>) {
     let mut hints: Vec<Hint> = Vec::new();
-    for snapshot in moved {
+    for (snapshot, new) in moved {
         let (id, version) = (snapshot.header.id, snapshot.saga.version);
         shared.hints.tell(id, version, Some(snapshot));
-        hints.push((id, version));
+        if new {
+            hints.push((id, version));
+        }
     }
     if !hints.is_empty() && shared.options.hints && !shared.options.alone {
         shared.outbound.hint(&serde_json::to_string(&hints).expect("ids and numbers are JSON"));

@@ -42,7 +42,8 @@ pub(crate) async fn committed(
         }
     }
     won.iter().for_each(|group| report(&group.snapshot));
-    hints::tell(shared, won.iter().map(|group| &group.snapshot).filter(|snapshot| snapshot.saga.is_answered()));
+    let answered = won.iter().filter(|group| group.snapshot.saga.is_answered());
+    hints::tell(shared, answered.map(|group| (&group.snapshot, !group.answered_before)));
     groups(shared, won, now).await;
     for (group, outcome) in starting.into_iter().zip(for_starting) {
         again.extend(started(group, outcome));

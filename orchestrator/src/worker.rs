@@ -1,6 +1,6 @@
 //! A worker's turn: take what has arrived, load, decide, commit, then tell.
 //!
-//! Must hold: a batch is what arrived while the last commit ran, no timers; a worker never waits for a publisher, a
+//! Must hold: a batch is what arrived while the last commit ran, and who is alone waits for nobody; a worker never waits for a publisher, a
 //! client or another worker; a lost answer of a commit is asked for, never guessed; a batch that the store refuses
 //! is halved until the guilty input stands alone.
 
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::backlog::{Backlog, Next};
 use crate::fold::{self, Group, Split, StartGroup};
+use crate::gather::Gather;
 use crate::settle;
 use crate::shared::Shared;
 use crate::work::{StartWork, Work};
@@ -28,10 +29,13 @@ const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1
 
 pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
     let mut backlog = Backlog::new(shared.options.batch_max);
-    let mut pause = PAUSE;
-    while let Some(next) = take(&shared, &mut queue, &mut backlog).await {
+    let (mut pause, mut gather) = (PAUSE, Gather::default());
+    while let Some(next) = take(&shared, &mut queue, &mut backlog, &gather).await {
         let (batch, wait) = next.into_parts();
-        match turn(&shared, batch).await {
+        let (inputs, began) = (batch.len(), Instant::now());
+        let turned = turn(&shared, batch).await;
+        gather.turned(inputs, began.elapsed());
+        match turned {
             Turn::Done(losers) => {
                 backlog.done(losers);
                 pause.reset();
@@ -48,7 +52,12 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
 }
 
 /// Waits for something to try, and takes along what is there; none when there will be nothing.
-async fn take(shared: &Shared, queue: &mut mpsc::Receiver<Work>, backlog: &mut Backlog<Work>) -> Option<Next<Work>> {
+async fn take(
+    shared: &Shared,
+    queue: &mut mpsc::Receiver<Work>,
+    backlog: &mut Backlog<Work>,
+    gather: &Gather,
+) -> Option<Next<Work>> {
     loop {
         let mut next = backlog.next(Instant::now());
         if next.inputs.is_empty() {
@@ -63,12 +72,25 @@ async fn take(shared: &Shared, queue: &mut mpsc::Receiver<Work>, backlog: &mut B
             }
             next.room -= 1;
         }
-        while next.room > 0 {
-            let Ok(work) = queue.try_recv() else { break };
+        fill(queue, &mut next);
+        let (goal, patience) = gather.goal();
+        let until = Instant::now() + patience;
+        while next.room > 0 && next.inputs.len() < goal {
+            let Ok(Some(work)) = tokio::time::timeout_at(until, queue.recv()).await else { break };
             next.inputs.push(work);
             next.room -= 1;
+            fill(queue, &mut next);
         }
         return Some(next);
+    }
+}
+
+/// Takes along what is there.
+fn fill(queue: &mut mpsc::Receiver<Work>, next: &mut Next<Work>) {
+    while next.room > 0 {
+        let Ok(work) = queue.try_recv() else { return };
+        next.inputs.push(work);
+        next.room -= 1;
     }
 }
 

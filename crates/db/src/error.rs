@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use sea_orm::sqlx::Error as Driver;
-use sea_orm::{DbErr, RuntimeErr, SqlErr};
+use sea_orm::{DbErr, RuntimeErr};
 
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,15 +58,6 @@ impl Error {
                 _ => None,
             },
             Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown | Self::SchemaName(_) => None,
-        }
-    }
-
-    /// Whether a statement ran into a unique constraint or index, whatever its name: SQLite tells none.
-    #[must_use]
-    pub fn is_unique_violation(&self) -> bool {
-        match self {
-            Self::Bug(error) => matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))),
-            Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown | Self::SchemaName(_) => false,
         }
     }
 

@@ -83,8 +83,9 @@ pub trait Transactional: Send + Sync + 'static {
     fn undoable(&self) -> bool;
 
     /// Locks every row of the owner that any of `commands` may change and that other effects change too, in one order
-    /// that all participants of the owner share. Called once per transaction, with the whole batch, before anything else:
-    /// who waits for a lock then holds only what comes before it, so no two transactions wait for each other. Needed where an effect touches rows that are not its own; by default, nothing.
+    /// that all participants of the owner share. Called once per transaction, with the whole batch, when its inbox rows
+    /// are locked and nothing is done yet: who waits for a lock then holds only what comes before it, so no two
+    /// transactions wait for each other. Needed where an effect touches rows that are not its own; by default, nothing.
     ///
     /// # Errors
     /// As for [`Transactional::execute`].

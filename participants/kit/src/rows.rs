@@ -57,7 +57,7 @@ impl fmt::Debug for Model {
 
 impl Model {
     /// The row that a first command for its key claims.
-    pub(crate) fn claim(participant: &str, command: &Command, now: Timestamp) -> Self {
+    fn claim(participant: &str, command: &Command, now: Timestamp) -> Self {
         let digest = match command.verb {
             Verb::Execute => Some(inbox::digest(&command.payload)),
             Verb::Compensate => None,
@@ -241,18 +241,6 @@ pub(crate) async fn lock(tx: &DatabaseTransaction, keys: impl IntoIterator<Item 
         return Ok(Vec::new());
     }
     Entity::find().from_raw_sql(set_sql::lock(tx.get_database_backend(), &keys)).all(tx).await
-}
-
-/// Inserts rows of first effects with what came of them, in key order.
-///
-/// # Errors
-/// A unique violation when one of their keys is known already.
-pub(crate) async fn insert(tx: &DatabaseTransaction, mut rows: Vec<Model>) -> Result<(), DbErr> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    rows.sort_unstable_by_key(|row| row.key);
-    tx.execute_raw(set_sql::insert(tx.get_database_backend(), &rows)).await.map(|_| ())
 }
 
 /// Writes back rows that this transaction holds.

@@ -58,28 +58,6 @@ select
 from jsonb_each(?)",
 };
 
-/// Runs into the primary key where a row is there.
-const INSERT: Text = Text {
-    postgres: "
-insert into inbox (
-    key, participant, saga_id, tenant, state, digest, undo_requested, execute_outcome, calls, created_at, updated_at,
-    asked_again
-)
-select n.key, $7, n.saga_id, n.tenant, n.state, n.digest, false, n.execute_outcome, 0, $8, $8, false
-from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[])
-    as n (key, saga_id, tenant, state, digest, execute_outcome)",
-    sqlite: "
-insert into inbox (
-    key, participant, saga_id, tenant, state, digest, undo_requested, execute_outcome, calls, created_at, updated_at,
-    asked_again
-)
-select
-    unhex(value ->> 'key'), value ->> 'participant', unhex(value ->> 'saga_id'), value ->> 'tenant',
-    value ->> 'state', value ->> 'digest', 0, value ->> 'execute_outcome', 0, value ->> 'created_at',
-    value ->> 'updated_at', 0
-from jsonb_each(?)",
-};
-
 /// Writes back what is there. Not an update: that would have to find its rows by a join, which a plan made for a small
 /// table gets wrong for ever; whoever inserts finds the row that is in the way by its key.
 const SAVE: Text = Text {
@@ -153,30 +131,6 @@ pub(crate) fn claim(backend: DbBackend, rows: &[Model]) -> Statement {
         _ => {
             let rows: Vec<Claim<'_>> = rows.iter().map(Claim::of).collect();
             Statement::from_sql_and_values(backend, CLAIM.sqlite, [json(&rows)])
-        }
-    }
-}
-
-/// Inserts rows of first effects of one participant, made at one instant, with what came of them.
-pub(crate) fn insert(backend: DbBackend, rows: &[Model]) -> Statement {
-    match backend {
-        DbBackend::Postgres => {
-            let first = rows.first();
-            let values = [
-                uuids(rows.iter().map(|row| row.key)),
-                uuids(rows.iter().map(|row| row.saga_id)),
-                texts(rows.iter().map(|row| row.tenant.as_str())),
-                texts(rows.iter().map(|row| row.state.as_str())),
-                texts(rows.iter().map(|row| row.digest.as_deref().unwrap_or(""))),
-                texts(rows.iter().map(|row| row.execute_outcome.as_deref().unwrap_or(""))),
-                first.map(|row| row.participant.clone()).into(),
-                first.map(|row| row.created_at).into(),
-            ];
-            Statement::from_sql_and_values(backend, INSERT.postgres, values)
-        }
-        _ => {
-            let rows: Vec<Saved<'_>> = rows.iter().map(Saved::of).collect();
-            Statement::from_sql_and_values(backend, INSERT.sqlite, [json(&rows)])
         }
     }
 }

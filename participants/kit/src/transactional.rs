@@ -2,14 +2,10 @@
 //! batch in one transaction.
 //!
 //! Not for anything that leaves the database: see [`crate::external`]. Must hold: what is answered was committed;
-//! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order; every row of the owner is
-//! locked before any inbox row, and both in one order, so that two instances never wait for each other.
-//!
-//! Most batches hold nothing but first attempts of keys that nobody has seen. Those are taken at their word: effects
-//! first, then all inbox rows with what came of them, in one statement that runs into the primary key when one was known
-//! after all. Then nothing of it stays, and the batch is handled as any other. Source: `docs/adr/0024`.
+//! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order; every inbox row is
+//! locked before any row of the owner, and both in one order, so that two instances never wait for each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,52 +45,20 @@ impl<P: Transactional> TransactionalHandler<P> {
     /// When the database failed; nothing happened then.
     pub async fn apply(&self, commands: &[&Command]) -> Result<Vec<Outcome>, Error> {
         let commands: Arc<[Command]> = commands.iter().map(|command| (*command).clone()).collect();
-        let answers = match self.first(&commands).await? {
-            Some(answers) => answers,
-            None => self.transaction(&commands, Way::Careful).await?,
-        };
+        let participant = Arc::clone(&self.participant);
+        let now = self.db.now();
+        let answers = self
+            .db
+            .transaction(move |tx| {
+                let batch = Batch { participant: Arc::clone(&participant), commands: Arc::clone(&commands), now };
+                Box::pin(async move { batch.apply(tx).await })
+            })
+            .await?;
         for (_, result) in &answers {
             inbox::count(self.participant.name(), result);
         }
         Ok(answers.into_iter().map(|(outcome, _)| outcome).collect())
     }
-
-    /// Takes a batch at its word; none when it has to be handled with care.
-    async fn first(&self, commands: &Arc<[Command]>) -> Result<Option<Vec<Counted>>, db::Error> {
-        let mut keys = BTreeSet::new();
-        let first = |command: &Command| command.verb == Verb::Execute && command.attempt == 1;
-        if !commands.iter().all(|command| first(command) && keys.insert(command.key)) {
-            return Ok(None);
-        }
-        match self.transaction(commands, Way::Quick).await {
-            Ok(answers) => Ok(Some(answers)),
-            Err(error) if error.is_unique_violation() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn transaction(&self, commands: &Arc<[Command]>, way: Way) -> Result<Vec<Counted>, db::Error> {
-        let (participant, commands, now) = (Arc::clone(&self.participant), Arc::clone(commands), self.db.now());
-        let work = self.db.transaction(move |tx| {
-            let batch = Batch { participant: Arc::clone(&participant), commands: Arc::clone(&commands), now };
-            Box::pin(async move {
-                match way {
-                    Way::Quick => batch.apply_first(tx).await,
-                    Way::Careful => batch.apply(tx).await,
-                }
-            })
-        });
-        work.await
-    }
-}
-
-/// How a batch is handled.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    /// As if no key was known.
-    Quick,
-    /// Looking at each key first.
-    Careful,
 }
 
 #[async_trait]
@@ -132,25 +96,15 @@ struct Batch<P> {
 }
 
 impl<P: Transactional> Batch<P> {
-    /// First attempts of keys that nobody knows. A key that is known raises a unique violation.
-    async fn apply_first(&self, tx: &DatabaseTransaction) -> Result<Vec<Counted>, DbErr> {
-        let commands: Vec<&Command> = self.commands.iter().collect();
-        self.participant.lock(tx, &commands).await?;
-        let mut round = Round { answers: vec![None; commands.len()], ..Round::default() };
-        let row = |command: &&Command| Model::claim(self.participant.name(), command, self.now);
-        let slice = commands.iter().map(row).enumerate().collect();
-        self.run(tx, Verb::Execute, &commands, slice, &mut round).await?;
-        rows::insert(tx, std::mem::take(&mut round.saved)).await?;
-        round.into_answers()
-    }
-
     async fn apply(&self, tx: &DatabaseTransaction) -> Result<Vec<Counted>, DbErr> {
         let mut answers: Vec<Option<Counted>> = vec![None; self.commands.len()];
-        self.participant.lock(tx, &self.commands.iter().collect::<Vec<_>>()).await?;
-        for positions in rounds(self.commands.iter().map(|command| command.key)) {
+        for (number, positions) in rounds(self.commands.iter().map(|command| command.key)).into_iter().enumerate() {
             let commands: Vec<&Command> = positions.iter().map(|position| &self.commands[*position]).collect();
-            // The first round claims every key of the batch.
             let claimed = rows::claim(tx, self.participant.name(), self.now, &commands).await?;
+            if number == 0 {
+                // The first round has claimed every key of the batch.
+                self.participant.lock(tx, &self.commands.iter().collect::<Vec<_>>()).await?;
+            }
             for (position, answer) in positions.iter().zip(self.round(tx, &commands, claimed).await?) {
                 answers[*position] = Some(answer);
             }
@@ -189,7 +143,7 @@ impl<P: Transactional> Batch<P> {
         self.run(tx, Verb::Compensate, commands, undos, &mut round).await?;
         rows::save(tx, &round.saved).await?;
         rows::forget(tx, &round.forgotten).await?;
-        round.into_answers()
+        round.answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command has no answer"))).collect()
     }
 
     /// Lets the participant make or undo a slice of effects.
@@ -228,10 +182,6 @@ struct Round {
 }
 
 impl Round {
-    fn into_answers(self) -> Result<Vec<Counted>, DbErr> {
-        self.answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command has no answer"))).collect()
-    }
-
     fn tombstone(&mut self, position: usize, mut row: Model, now: Timestamp) {
         row.close(State::Tombstoned, now);
         self.saved.push(row);

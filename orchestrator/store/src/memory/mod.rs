@@ -13,6 +13,7 @@ use runtime::Clock;
 use saga_core::Status;
 use saga_defs::{DeadLetter, Timestamp};
 use sea_orm::DbErr;
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
@@ -88,13 +89,14 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     tables: Arc<Mutex<Tables>>,
     faults: Arc<Mutex<Faults>>,
+    held: watch::Sender<bool>,
 }
 
 impl MemoryStore {
     /// Empty tables with this clock.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tables: Arc::default(), faults: Arc::default() }
+        Self { clock, tables: Arc::default(), faults: Arc::default(), held: watch::Sender::new(false) }
     }
 
     /// Makes a later commit meet `fault`: the next one, or the next after those that faults wait for already.
@@ -110,6 +112,11 @@ impl MemoryStore {
     /// Makes every commit with this saga find the store out of reach; with none, no commit any more.
     pub fn fail_with(&self, saga_id: Option<Uuid>) {
         lock(&self.faults).unlucky = saga_id;
+    }
+
+    /// Makes commits wait until they are let go, as a slow disk does.
+    pub fn hold_commits(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// Refuses to keep a reply to this command as a fact.
@@ -158,6 +165,8 @@ impl Store for MemoryStore {
 
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
         yield_now().await;
+        // It only fails when there is no store any more.
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
         let fault = lock(&self.faults).take(&batch);
         let now = self.clock.now();
         let answer = match fault {
