@@ -76,7 +76,7 @@ impl Desk {
         catalog.add(Loaded::new(definition).expect("a definition")).expect("the only one");
         let retention = Retention {
             after_ms: 1_000,
-            keys_after_ms: Some(300_000),
+            keys_after_ms: Some(600_000),
             every: Duration::from_secs(1),
             batch_max: 16,
             told: ["booking", "payment"].map(str::to_owned).into(),

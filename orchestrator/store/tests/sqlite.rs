@@ -62,7 +62,8 @@ impl World {
     }
 
     fn next(&self, last: &Transition, input: &Input, now: Timestamp) -> Transition {
-        let answer = saga_core::apply(&self.context(&last.header, &Value::Null), &last.saga, input, now).unwrap();
+        let document = json!({"slot_id": Uuid::nil(), "patient": {}, "payment_method": "card"});
+        let answer = saga_core::apply(&self.context(&last.header, &document), &last.saga, input, now).unwrap();
         let Answer::Applied(applied) = answer else { panic!("nothing happened: {answer:?}") };
         let history = vec![row(applied.saga.version, &json!(applied.events))];
         let (header, guard) = (last.header.clone(), Guard::Version(last.saga.version));
