@@ -71,8 +71,7 @@ impl Engine {
         for queue in queues {
             tasks.spawn_vital("worker", worker::run(Arc::clone(&shared), queue));
         }
-        tasks.spawn_vital("confirms", relay::hear(Arc::clone(&shared)));
-        tasks.spawn_vital("sweep", relay::sweep(Arc::clone(&shared)));
+        tasks.spawn_vital("confirm", relay::confirm(Arc::clone(&shared)));
         tasks.spawn_vital("relay", relay::run(Arc::clone(&shared)));
         tasks.spawn_vital("timers", timers::run(Arc::clone(&shared)));
         // Alone, every commit is this process's own, and tells by itself.
