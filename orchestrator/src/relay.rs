@@ -1,8 +1,9 @@
 //! Sends what nobody sent: due outbox rows, left by a full queue, a lost message or a dead instance.
 //!
 //! Two tasks: one hears which messages are safe and deletes their rows where no commit did, one keeps rows on their way
-//! from falling due and claims those that are. Must hold: a row is deleted only after its confirmation; nothing is claimed while the transport is
-//! out of reach, because each claim of a row puts off the next, and what waited through an outage must leave at its end.
+//! from falling due and claims those that are. Must hold: a row is deleted only after its confirmation; nothing is claimed
+//! while the transport is out of reach, because each claim of a row puts off the next, and what waited through an outage
+//! must leave at its end.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A worker's turn: take what has arrived, load, decide, commit, then tell.
 //!
-//! Must hold: a batch is what arrived while the last commit ran, and who is alone waits for nobody; a worker never waits for a publisher, a
-//! client or another worker; a lost answer of a commit is asked for, never guessed; a batch that the store refuses
-//! is halved until the guilty input stands alone.
+//! Must hold: a batch is what arrived while the last commit ran, and who is alone waits for nobody; a worker never waits
+//! for a publisher, a client or another worker; a lost answer of a commit is asked for, never guessed; a batch that the
+//! store refuses is halved until the guilty input stands alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
