@@ -11,6 +11,8 @@ use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait, Query, Table};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 use serde_json::json;
 
+use crate::effects_sql;
+
 /// The steps, which are also the participants.
 pub(crate) const STEPS: [&str; 4] = ["reserve", "charge", "confirm", "inform"];
 
@@ -93,23 +95,6 @@ pub(crate) async fn doubled(db: &DatabaseConnection) -> Result<u64, DbErr> {
     Ok(db.query_all(&again).await?.len() as u64)
 }
 
-impl Worker {
-    async fn insert(
-        self,
-        tx: &DatabaseTransaction,
-        sagas: impl Iterator<Item = uuid::Uuid>,
-        undone: bool,
-    ) -> Result<(), DbErr> {
-        let mut insert = Query::insert().into_table("effects").columns(["saga_id", "step", "undone"]).to_owned();
-        let mut any = false;
-        for saga_id in sagas {
-            insert.values_panic([saga_id.into(), self.0.into(), undone.into()]);
-            any = true;
-        }
-        if any { tx.execute(&insert).await.map(|_| ()) } else { Ok(()) }
-    }
-}
-
 #[async_trait]
 impl Transactional for Worker {
     fn name(&self) -> &'static str {
@@ -127,8 +112,8 @@ impl Transactional for Worker {
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
         let refuses = |command: &Command| command.payload["refuse"] == json!(true);
-        let made = commands.iter().filter(|command| !refuses(command)).map(|command| command.saga_id);
-        self.insert(tx, made, false).await?;
+        let made: Vec<_> = commands.iter().filter(|command| !refuses(command)).map(|command| command.saga_id).collect();
+        effects_sql::insert(tx, &made, self.0, false).await?;
         let outcome = |command: &&Command| match refuses(command) {
             true => Outcome::refused("unwanted", "the input asks for it"),
             false => Outcome::succeeded(json!({})),
@@ -142,7 +127,8 @@ impl Transactional for Worker {
         _now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        self.insert(tx, commands.iter().map(|command| command.saga_id), true).await?;
+        let undone: Vec<_> = commands.iter().map(|command| command.saga_id).collect();
+        effects_sql::insert(tx, &undone, self.0, true).await?;
         Ok(vec![Outcome::succeeded(json!({})); commands.len()])
     }
 }

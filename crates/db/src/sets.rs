@@ -59,6 +59,11 @@ pub fn bigints(integers: impl IntoIterator<Item = i64>) -> Value {
     Value::Array(ArrayType::BigInt, Some(Box::new(integers.into_iter().map(Value::from).collect())))
 }
 
+/// A column of truths.
+pub fn booleans(truths: impl IntoIterator<Item = bool>) -> Value {
+    Value::Array(ArrayType::Bool, Some(Box::new(truths.into_iter().map(Value::from).collect())))
+}
+
 fn json<R: Serialize>(rows: &[R]) -> Value {
     serde_json::to_string(rows).expect("rows have string keys and no failing serializers").into()
 }

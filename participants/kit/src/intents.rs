@@ -9,10 +9,10 @@ use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::Error;
-use crate::handler::{Received, rounds};
+use crate::handler::Received;
 use crate::inbox::{self, Answer, Decision, State};
 use crate::leases::Lessee;
-use crate::rows::{self, Model};
+use crate::rows::{self, Rows};
 use crate::verdict::Call;
 
 /// What becomes of one command.
@@ -37,7 +37,7 @@ impl Planned {
 pub(crate) async fn plan(db: &Db, lessee: Lessee, undoable: bool, batch: &[Received]) -> Result<Vec<Planned>, Error> {
     let commands: Arc<[Command]> = batch.iter().map(|received| received.command.clone()).collect();
     let now = db.now();
-    let planned = db.transaction(move |tx| {
+    let planned = rows::transaction(db, move |tx| {
         let planner = Planner { lessee, undoable, now, commands: Arc::clone(&commands) };
         Box::pin(async move { planner.plan(tx).await })
     });
@@ -53,36 +53,19 @@ struct Planner {
 
 impl Planner {
     async fn plan(&self, tx: &DatabaseTransaction) -> Result<Vec<Planned>, DbErr> {
-        let mut planned: Vec<Option<Planned>> = self.commands.iter().map(|_| None).collect();
-        for positions in rounds(self.commands.iter().map(|command| command.key)) {
-            let commands: Vec<&Command> = positions.iter().map(|position| &self.commands[*position]).collect();
-            let mut claimed = rows::claim(tx, self.lessee.participant, self.now, &commands).await?;
-            let (mut changed, mut forgotten) = (Vec::new(), Vec::new());
-            for (position, command) in positions.into_iter().zip(commands) {
-                let claimed =
-                    claimed.remove(&command.key).ok_or_else(|| DbErr::Custom("a claimed row is gone".into()))?;
-                let state = claimed.state()?;
-                if state.is_none() && command.verb == Verb::Execute && inbox::is_expired(command, self.now) {
-                    // Nothing is made, and nothing is stored.
-                    forgotten.push(command.key);
-                    planned[position] = Some(Planned::Answer(inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
-                    continue;
-                }
-                planned[position] = Some(self.one(command, state, claimed.row, &mut changed)?);
-            }
-            rows::save(tx, &changed).await?;
-            rows::forget(tx, &forgotten).await?;
-        }
-        planned.into_iter().map(|one| one.ok_or_else(|| DbErr::Custom("a command was in no round".into()))).collect()
+        let mut rows = Rows::lock(tx, self.lessee.participant, self.now, &self.commands).await?;
+        // In arrival order: what a command changes, the next one for its key finds.
+        let planned = self.commands.iter().map(|command| self.one(command, &mut rows)).collect::<Result<_, _>>()?;
+        rows.write(tx).await?;
+        Ok(planned)
     }
 
-    fn one(
-        &self,
-        command: &Command,
-        state: Option<State>,
-        mut row: Model,
-        changed: &mut Vec<Model>,
-    ) -> Result<Planned, DbErr> {
+    fn one(&self, command: &Command, rows: &mut Rows) -> Result<Planned, DbErr> {
+        let (state, mut row) = rows.of(command)?;
+        if state.is_none() && command.verb == Verb::Execute && inbox::is_expired(command, self.now) {
+            // Nothing is made, and nothing is stored.
+            return Ok(Planned::Answer(inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
+        }
         let fit = row.fit(self.lessee.participant, command);
         let decision = inbox::decide(state, command.verb, self.undoable, fit);
         let planned = match decision {
@@ -114,12 +97,12 @@ impl Planner {
                 // It may be the very delivery in hand, given to somebody else: then its answer is nobody's to repeat.
                 if answer == Answer::Retry && !row.asked_again {
                     row.asked_again = true;
-                    changed.push(row);
+                    rows.put(row);
                 }
                 return Ok(planned);
             }
         };
-        changed.push(row);
+        rows.put(row);
         Ok(planned)
     }
 }

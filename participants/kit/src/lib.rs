@@ -83,9 +83,10 @@ pub trait Transactional: Send + Sync + 'static {
     fn undoable(&self) -> bool;
 
     /// Locks every row of the owner that any of `commands` may change and that other effects change too, in one order
-    /// that all participants of the owner share. Called once per transaction, with the whole batch, when its inbox rows
-    /// are locked and nothing is done yet: who waits for a lock then holds only what comes before it, so no two
-    /// transactions wait for each other. Needed where an effect touches rows that are not its own; by default, nothing.
+    /// that all participants of the owner share. Called once per transaction, with the whole batch, when the inbox rows
+    /// that are there are locked and nothing is done yet: who waits for a lock then holds only what comes before it, so
+    /// no two transactions wait for each other. Needed where an effect touches rows that are not its own; by default,
+    /// nothing.
     ///
     /// # Errors
     /// As for [`Transactional::execute`].
@@ -96,7 +97,8 @@ pub trait Transactional: Send + Sync + 'static {
 
     /// Makes the effects; one outcome per command, in order, `Succeeded` or `Refused` (stored for ever) or `Retry`
     /// (stores nothing, so the command must have changed nothing). A refusal must come from conditional SQL, never
-    /// from a raised constraint.
+    /// from a raised constraint. Another instance may be making the same effect at the same time: what is done here then
+    /// is rolled back, whatever it came to, so nothing may be done outside of `tx`.
     ///
     /// # Errors
     /// When the database failed; the whole transaction is rolled back and every command stays unknown.

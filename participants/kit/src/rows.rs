@@ -1,15 +1,19 @@
-//! The inbox's rows in the participant's own database: claimed, read and written as slices.
+//! The inbox's rows in the participant's own database, read and written as slices.
 //!
-//! Not for deciding: that is [`crate::inbox`]. Must hold: rows are claimed and locked in key order, so that two
-//! transactions never wait for each other in a ring; rows are read in a later statement than they are claimed,
-//! because parts of one statement share a snapshot.
+//! Not for deciding: that is [`crate::inbox`]. Must hold:
+//! - A row is written once, with what came of its effect, in the transaction that makes the effect. Its key arbitrates: of
+//!   two transactions that make one effect the second to write is rolled back whole, effects and all, begins again and
+//!   then finds the row.
+//! - Rows that are there are locked before any row of the owner, and rows that are new are written after all of them,
+//!   both in key order, so that two transactions never wait for each other in a ring.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
+use db::{Db, Work};
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use serde_json::Value;
 
 use crate::inbox::{self, Fit, State};
@@ -56,8 +60,8 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// The row that a first command for its key claims.
-    fn claim(participant: &str, command: &Command, now: Timestamp) -> Self {
+    /// The row of an effect that nothing is known of.
+    fn new(participant: &str, command: &Command, now: Timestamp) -> Self {
         let digest = match command.verb {
             Verb::Execute => Some(inbox::digest(&command.payload)),
             Verb::Compensate => None,
@@ -175,63 +179,79 @@ pub(crate) fn write<T: serde::Serialize>(value: &T) -> Result<String, DbErr> {
     serde_json::to_string(value).map_err(|error| DbErr::Json(error.to_string()))
 }
 
-/// A row as a claim found it.
-#[derive(Clone, Debug)]
-pub(crate) struct Claimed {
-    pub(crate) row: Model,
-    /// Whether this claim made the row: nothing was known of the effect.
-    pub(crate) fresh: bool,
-}
+/// How often a transaction begins again because somebody else made one of its effects at the same time. Each time it
+/// knows of more that were made.
+const TRIES_MAX: u32 = 5;
+/// What stops the second to write an effect's row.
+const ONE_PER_EFFECT: &str = "inbox_pkey";
 
-impl Claimed {
-    /// What was known of the effect before the claim.
-    pub(crate) fn state(&self) -> Result<Option<State>, DbErr> {
-        if self.fresh { Ok(None) } else { self.row.state().map(Some) }
+/// Runs a transaction, and again when somebody else was first to write the row of one of its effects.
+pub(crate) async fn transaction<T, F>(db: &Db, work: F) -> Result<T, db::Error>
+where
+    T: Send + 'static,
+    F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T> + Clone + Send + Sync + 'static,
+{
+    let mut tries = 1;
+    loop {
+        match db.transaction(work.clone()).await {
+            Err(error) if tries < TRIES_MAX && error.unique_violation() == Some(ONE_PER_EFFECT) => tries += 1,
+            result => return result,
+        }
     }
 }
 
-/// Claims the rows of `commands`, which have different keys, and locks them until the transaction ends.
-pub(crate) async fn claim(
-    tx: &DatabaseTransaction,
-    participant: &str,
+/// The rows of a transaction's effects: those that were there, locked, and those that it adds.
+pub(crate) struct Rows {
+    participant: &'static str,
     now: Timestamp,
-    commands: &[&Command],
-) -> Result<BTreeMap<Uuid, Claimed>, DbErr> {
-    let row = |command: &&Command| (command.key, Model::claim(participant, command, now));
-    let wanted: BTreeMap<Uuid, Model> = commands.iter().map(row).collect();
-    let (fresh, known) = match tx.get_database_backend() {
-        DbBackend::Postgres => insert_then_lock(tx, wanted).await?,
-        _ => read_then_insert(tx, wanted).await?,
-    };
-    let claimed = |fresh| move |row: Model| (row.key, Claimed { fresh, row });
-    Ok(fresh.into_iter().map(claimed(true)).chain(known.into_iter().map(claimed(false))).collect())
+    rows: BTreeMap<Uuid, Kept>,
 }
 
-/// Rows that a claim made, and rows that it found.
-type FreshAndKnown = (Vec<Model>, Vec<Model>);
-
-/// Whoever wants a key that another transaction is inserting waits for it here.
-async fn insert_then_lock(tx: &DatabaseTransaction, wanted: BTreeMap<Uuid, Model>) -> Result<FreshAndKnown, DbErr> {
-    let backend = tx.get_database_backend();
-    let wanted: Vec<Model> = wanted.into_values().collect();
-    let inserted = tx.query_all_raw(set_sql::claim(backend, &wanted)).await?;
-    let inserted: BTreeSet<Uuid> = inserted.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
-    let (fresh, known): (Vec<Model>, Vec<Model>) = wanted.into_iter().partition(|row| inserted.contains(&row.key));
-    let known = lock(tx, known.into_iter().map(|row| row.key)).await?;
-    Ok((fresh, known))
+/// A row, and how it differs from the table.
+struct Kept {
+    row: Model,
+    new: bool,
+    changed: bool,
 }
 
-/// There is one writer: nobody inserts in between.
-async fn read_then_insert(tx: &DatabaseTransaction, mut wanted: BTreeMap<Uuid, Model>) -> Result<FreshAndKnown, DbErr> {
-    let known = lock(tx, wanted.keys().copied()).await?;
-    for row in &known {
-        wanted.remove(&row.key);
+impl Rows {
+    /// Reads and locks what is there.
+    pub(crate) async fn lock(
+        tx: &DatabaseTransaction,
+        participant: &'static str,
+        now: Timestamp,
+        commands: &[Command],
+    ) -> Result<Self, DbErr> {
+        let there = lock(tx, commands.iter().map(|command| command.key)).await?;
+        let rows = there.into_iter().map(|row| (row.key, Kept { row, new: false, changed: false })).collect();
+        Ok(Self { participant, now, rows })
     }
-    let fresh: Vec<Model> = wanted.into_values().collect();
-    if !fresh.is_empty() {
-        tx.execute_raw(set_sql::claim(tx.get_database_backend(), &fresh)).await?;
+
+    /// What is known of a command's effect, if anything, and its row.
+    pub(crate) fn of(&self, command: &Command) -> Result<(Option<State>, Model), DbErr> {
+        match self.rows.get(&command.key) {
+            Some(kept) => Ok((Some(kept.row.state()?), kept.row.clone())),
+            None => Ok((None, Model::new(self.participant, command, self.now))),
+        }
     }
-    Ok((fresh, known))
+
+    /// Keeps a row as it is to be written.
+    pub(crate) fn put(&mut self, row: Model) {
+        let new = self.rows.get(&row.key).is_none_or(|kept| kept.new);
+        self.rows.insert(row.key, Kept { row, new, changed: true });
+    }
+
+    /// Writes what was put.
+    pub(crate) async fn write(self, tx: &DatabaseTransaction) -> Result<(), DbErr> {
+        let (new, known): (Vec<Kept>, Vec<Kept>) =
+            self.rows.into_values().filter(|kept| kept.changed).partition(|kept| kept.new);
+        save(tx, &known.into_iter().map(|kept| kept.row).collect::<Vec<_>>()).await?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<Model> = new.into_iter().map(|kept| kept.row).collect();
+        tx.execute_raw(set_sql::insert(tx.get_database_backend(), &new)).await.map(|_| ())
+    }
 }
 
 /// Reads and locks rows, in key order.
@@ -247,14 +267,6 @@ pub(crate) async fn lock(tx: &DatabaseTransaction, keys: impl IntoIterator<Item 
 pub(crate) async fn save(tx: &DatabaseTransaction, rows: &[Model]) -> Result<(), DbErr> {
     if !rows.is_empty() {
         tx.execute_raw(set_sql::save(tx.get_database_backend(), rows)).await?;
-    }
-    Ok(())
-}
-
-/// Gives back claims that nothing came of.
-pub(crate) async fn forget(tx: &DatabaseTransaction, keys: &[Uuid]) -> Result<(), DbErr> {
-    if !keys.is_empty() {
-        tx.execute_raw(set_sql::forget(tx.get_database_backend(), keys)).await?;
     }
     Ok(())
 }

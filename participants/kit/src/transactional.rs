@@ -2,10 +2,9 @@
 //! batch in one transaction.
 //!
 //! Not for anything that leaves the database: see [`crate::external`]. Must hold: what is answered was committed;
-//! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order; every inbox row is
-//! locked before any row of the owner, and both in one order, so that two instances never wait for each other.
+//! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order; inbox rows that are there
+//! are locked before any row of the owner, new ones are written after all of them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::handler::{Handler, Received, Run, rounds};
 use crate::inbox::{self, Answer, Decision, State};
-use crate::rows::{self, Claimed, Model};
+use crate::rows::{self, Model, Rows};
 use crate::{Error, Transactional, forget_sql};
 
 /// Serves a [`Transactional`] participant over the inbox of its database.
@@ -47,13 +46,11 @@ impl<P: Transactional> TransactionalHandler<P> {
         let commands: Arc<[Command]> = commands.iter().map(|command| (*command).clone()).collect();
         let participant = Arc::clone(&self.participant);
         let now = self.db.now();
-        let answers = self
-            .db
-            .transaction(move |tx| {
-                let batch = Batch { participant: Arc::clone(&participant), commands: Arc::clone(&commands), now };
-                Box::pin(async move { batch.apply(tx).await })
-            })
-            .await?;
+        let answers = rows::transaction(&self.db, move |tx| {
+            let batch = Batch { participant: Arc::clone(&participant), commands: Arc::clone(&commands), now };
+            Box::pin(async move { batch.apply(tx).await })
+        })
+        .await?;
         for (_, result) in &answers {
             inbox::count(self.participant.name(), result);
         }
@@ -97,18 +94,16 @@ struct Batch<P> {
 
 impl<P: Transactional> Batch<P> {
     async fn apply(&self, tx: &DatabaseTransaction) -> Result<Vec<Counted>, DbErr> {
+        let mut rows = Rows::lock(tx, self.participant.name(), self.now, &self.commands).await?;
+        self.participant.lock(tx, &self.commands.iter().collect::<Vec<_>>()).await?;
         let mut answers: Vec<Option<Counted>> = vec![None; self.commands.len()];
-        for (number, positions) in rounds(self.commands.iter().map(|command| command.key)).into_iter().enumerate() {
+        for positions in rounds(self.commands.iter().map(|command| command.key)) {
             let commands: Vec<&Command> = positions.iter().map(|position| &self.commands[*position]).collect();
-            let claimed = rows::claim(tx, self.participant.name(), self.now, &commands).await?;
-            if number == 0 {
-                // The first round has claimed every key of the batch.
-                self.participant.lock(tx, &self.commands.iter().collect::<Vec<_>>()).await?;
-            }
-            for (position, answer) in positions.iter().zip(self.round(tx, &commands, claimed).await?) {
+            for (position, answer) in positions.iter().zip(self.round(tx, &commands, &mut rows).await?) {
                 answers[*position] = Some(answer);
             }
         }
+        rows.write(tx).await?;
         answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command was in no round"))).collect()
     }
 
@@ -117,17 +112,19 @@ impl<P: Transactional> Batch<P> {
         &self,
         tx: &DatabaseTransaction,
         commands: &[&Command],
-        mut claimed: BTreeMap<Uuid, Claimed>,
+        rows: &mut Rows,
     ) -> Result<Vec<Counted>, DbErr> {
         let name = self.participant.name();
-        let mut round = Round { answers: vec![None; commands.len()], ..Round::default() };
+        let mut round = Round { answers: vec![None; commands.len()], rows };
         let (mut executes, mut undos) = (Vec::new(), Vec::new());
         for (position, command) in commands.iter().enumerate() {
-            let Claimed { row, fresh } = claimed.remove(&command.key).ok_or_else(|| bug("a claimed row is gone"))?;
-            let state = if fresh { None } else { Some(row.state()?) };
+            let (state, row) = round.rows.of(command)?;
             let decision = inbox::decide(state, command.verb, self.participant.undoable(), row.fit(name, command));
             match decision {
-                Decision::Execute if inbox::is_expired(command, self.now) => round.expire(position, row.key),
+                Decision::Execute if inbox::is_expired(command, self.now) => {
+                    // Nothing is made, and nothing is stored.
+                    round.answers[position] = Some((inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
+                }
                 Decision::Execute => executes.push((position, row)),
                 Decision::Undo => undos.push((position, row)),
                 Decision::Tombstone => round.tombstone(position, row, self.now),
@@ -141,8 +138,6 @@ impl<P: Transactional> Batch<P> {
         }
         self.run(tx, Verb::Execute, commands, executes, &mut round).await?;
         self.run(tx, Verb::Compensate, commands, undos, &mut round).await?;
-        rows::save(tx, &round.saved).await?;
-        rows::forget(tx, &round.forgotten).await?;
         round.answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command has no answer"))).collect()
     }
 
@@ -153,7 +148,7 @@ impl<P: Transactional> Batch<P> {
         verb: Verb,
         commands: &[&Command],
         slice: Vec<(usize, Model)>,
-        round: &mut Round,
+        round: &mut Round<'_>,
     ) -> Result<(), DbErr> {
         if slice.is_empty() {
             return Ok(());
@@ -174,24 +169,16 @@ impl<P: Transactional> Batch<P> {
 }
 
 /// What one round comes to.
-#[derive(Default)]
-struct Round {
+struct Round<'a> {
     answers: Vec<Option<Counted>>,
-    saved: Vec<Model>,
-    forgotten: Vec<Uuid>,
+    rows: &'a mut Rows,
 }
 
-impl Round {
+impl Round<'_> {
     fn tombstone(&mut self, position: usize, mut row: Model, now: Timestamp) {
         row.close(State::Tombstoned, now);
-        self.saved.push(row);
+        self.rows.put(row);
         self.answers[position] = Some((inbox::nothing_to_undo(), inbox::label(Decision::Tombstone)));
-    }
-
-    /// Nothing is made, and nothing is stored.
-    fn expire(&mut self, position: usize, key: Uuid) {
-        self.forgotten.push(key);
-        self.answers[position] = Some((inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
     }
 
     fn settle(
@@ -217,14 +204,10 @@ impl Round {
                     Verb::Compensate => row.compensate_outcome = text,
                 }
                 row.close(state, now);
-                self.saved.push(row);
+                self.rows.put(row);
                 "applied"
             }
-            (None, Verb::Execute) => {
-                self.forgotten.push(row.key);
-                "retry"
-            }
-            (None, Verb::Compensate) => "retry",
+            (None, Verb::Execute | Verb::Compensate) => "retry",
         };
         self.answers[position] = Some((outcome, result));
         Ok(())
