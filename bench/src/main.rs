@@ -21,6 +21,12 @@ mod entry;
 
 mod statements;
 
+mod prefill_sql;
+
+mod prefilled;
+
+mod sizes;
+
 mod report;
 
 mod burst;
@@ -56,6 +62,8 @@ enum Command {
     Run(RunArgs),
     /// Accepts many sagas at once and waits until all have ended; prints times and memory.
     Burst(BurstArgs),
+    /// Measures beside each other with many finished sagas and with none; prints ratios and what the database touched.
+    Prefilled(prefilled::Args),
     /// Makes all the runs of `docs/benchmarks.md` and writes its tables.
     Suite {
         /// Only a short look, with floors, and nothing is written.
@@ -112,6 +120,9 @@ struct RunArgs {
     /// Workers of the engine; as many as the product has, unless given.
     #[arg(long)]
     workers: Option<usize>,
+    /// Writes so many finished sagas first.
+    #[arg(long, default_value_t = 0)]
+    prefill: u64,
     /// Tells what each statement costs the database.
     #[arg(long)]
     statements: bool,
@@ -172,6 +183,7 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run(&args).await,
         Command::Burst(args) => burst::run(args).await,
+        Command::Prefilled(args) => prefilled::run(args).await,
         Command::Suite { quick: true, .. } => suite::quick(),
         Command::Suite { quick: false, repeats } => suite::full(repeats, &suite::page()),
         Command::Participants { postgres, amqp, baseline, batch } => {
@@ -187,10 +199,14 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
         bail!("the baseline needs --stack services");
     }
     let setup = Setup { http: args.entry == Entrance::Http, batch: args.batch == Batch::On, workers: args.workers };
-    let mut report = match args.stack {
-        Stack::Embedded => measure(args, load, World::embedded(setup).await?).await?,
-        Stack::Services => measure(args, load, World::on_services(setup).await?).await?,
+    let world = match args.stack {
+        Stack::Embedded => World::embedded(setup).await?,
+        Stack::Services => World::on_services(setup).await?,
     };
+    if args.prefill > 0 {
+        world.prefill(args.prefill).await?;
+    }
+    let mut report = measure(args, load, world).await?;
     if args.baseline {
         report.compare(measure(args, load, World::baseline().await?).await?);
     }

@@ -20,6 +20,8 @@ pub(crate) struct Report {
     in_flight: Option<usize>,
     rate: Option<f64>,
     refusals: f64,
+    /// Finished sagas that were there before.
+    prefill: u64,
     sagas: u64,
     sagas_per_second: f64,
     p50_ms: f64,
@@ -70,6 +72,7 @@ impl Report {
             in_flight: args.in_flight,
             rate: args.rate,
             refusals: args.refusals,
+            prefill: args.prefill,
             sagas: measured.sagas,
             sagas_per_second: measured.sagas as f64 / measured.seconds,
             p50_ms: at(0.5),

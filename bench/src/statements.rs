@@ -2,6 +2,8 @@
 //!
 //! Not for judging. Must hold: costs are of the window alone, so the counters are set back when it begins.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use serde::Serialize;
 use testkit::Services;
@@ -42,4 +44,16 @@ fn statement(line: &str) -> Option<Statement> {
     let mut number = || parts.next()?.trim().parse::<f64>().ok();
     let (calls, ms, rows, buffers) = (number()?, number()?, number()?, number()?);
     Some(Statement { text: parts.next()?.to_owned(), calls, ms, rows, buffers })
+}
+
+/// All statements over tables of ours, by their text: those of several schemas together.
+pub(crate) async fn all(services: &Services) -> anyhow::Result<BTreeMap<String, Statement>> {
+    // Inserts of any number of rows are one statement; long texts begin alike, so that their length is part of the name.
+    let sql = "select sum(calls), sum(total_exec_time), sum(rows), sum(shared_blks_hit + shared_blks_read), \
+               left(min(text), 100) || ' (' || length(min(text)) || ' characters)' \
+               from (select *, regexp_replace(regexp_replace(query, '\\s+', ' ', 'g'), \
+               '(VALUES \\([^)]*\\))(, \\([^)]*\\))+', '\\1, ...') as text from pg_stat_statements) as each \
+               where text ~* '(from|into|update) ' and text !~* 'pg_' group by md5(text);";
+    let statements = services.query(sql).await?;
+    Ok(statements.lines().filter_map(statement).map(|statement| (statement.text.clone(), statement)).collect())
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use db::{Db, PostgresOptions};
 use orchestrator::{Engine, Options, RandomEntropy};
 use participant_kit::TransactionalHandler;
@@ -27,6 +27,7 @@ use crate::entry::entry;
 use crate::job::{self, STEPS, Worker};
 use crate::load::Entry;
 use crate::meter::Group;
+use crate::prefill_sql;
 
 /// How long a child process may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -58,9 +59,16 @@ impl Setup {
     }
 }
 
+/// The databases of an engine and its participants.
+#[derive(Clone)]
+pub(crate) struct Owners {
+    pub(crate) engine: Db,
+    pub(crate) participants: Vec<Db>,
+}
+
 /// Where effects are counted.
 enum Effects {
-    Participants(Vec<Db>),
+    Owners(Owners),
     Baseline { postgres: String },
 }
 
@@ -74,25 +82,15 @@ impl World {
     /// Everything in this process, on SQLite and queues in memory.
     pub(crate) async fn embedded(setup: Setup) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bookend-bench-").tempdir()?;
-        let tasks = Tasks::new();
-        let transport = InProcess::new(&in_process::Options {
-            queues: transport::topology::queues(STEPS),
-            capacity: 1_024,
-            faults: None,
-        });
-        let mut effects = Vec::new();
+        let mut participants = Vec::new();
         for step in STEPS {
-            let db = Db::open_sqlite(&dir.path().join(format!("{step}.sqlite"))).await?;
-            prepare(&db).await?;
-            serve(step, db.clone(), &transport, &tasks, setup);
-            effects.push(db);
+            participants.push(Db::open_sqlite(&dir.path().join(format!("{step}.sqlite"))).await?);
         }
-        let db = Db::open_sqlite(&dir.path().join("engine.sqlite")).await?;
-        migrations::up::<migrations::Engine>(db.writer()).await?;
-        let engine = engine(db, &transport, &tasks, true, setup).await?;
+        let owners = Owners { engine: Db::open_sqlite(&dir.path().join("engine.sqlite")).await?, participants };
+        let tasks = Tasks::new();
+        let entry = in_process(&owners, &tasks, setup).await?;
         let groups = vec![Group::of("all", std::process::id())];
-        let entry = entry(engine, setup, &tasks).await?;
-        let effects = Effects::Participants(effects);
+        let effects = Effects::Owners(owners);
         Ok(Self { entry, groups, services: None, effects, tasks, _held: Held::Folder { _dir: dir } })
     }
 
@@ -101,11 +99,11 @@ impl World {
         let services = settled_services().await?;
         let vhost = services.vhost().await;
         let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
-        let mut effects = Vec::new();
+        let mut opened = Vec::new();
         for step in STEPS {
             let db = Db::open_postgres(&PostgresOptions { connections: 2, ..PostgresOptions::new(&url, step) }).await?;
             prepare(&db).await?;
-            effects.push(db);
+            opened.push(db);
         }
         let batch = if setup.batch { "on" } else { "off" };
         let participants = children(&["participants", "--postgres", &url, "--amqp", &amqp, "--batch", batch]).await?;
@@ -114,11 +112,12 @@ impl World {
         migrations::up::<migrations::Engine>(db.writer()).await?;
         let broker = RabbitMq::start(broker(&amqp, &STEPS, "bench"), &tasks)?;
         until_connected(&broker).await?;
+        let owners = Owners { engine: db.clone(), participants: opened };
         let engine = engine(db, &broker, &tasks, false, setup).await?;
         let groups = groups(&services, &participants)?;
         let entry = entry(engine, setup, &tasks).await?;
         let held = Held::Processes { _participants: Box::new(participants) };
-        let effects = Effects::Participants(effects);
+        let effects = Effects::Owners(owners);
         Ok(Self { entry, groups, services: Some((services, vhost)), effects, tasks, _held: held })
     }
 
@@ -141,14 +140,27 @@ impl World {
     pub(crate) async fn doubled(&self) -> anyhow::Result<u64> {
         match &self.effects {
             Effects::Baseline { postgres } => baseline::doubled(postgres).await,
-            Effects::Participants(databases) => {
+            Effects::Owners(owners) => {
                 let mut doubled = 0;
-                for db in databases {
+                for db in &owners.participants {
                     doubled += job::doubled(db.reader()).await?;
                 }
                 Ok(doubled)
             }
         }
+    }
+
+    /// Writes as many finished sagas, as if they had run before.
+    pub(crate) async fn prefill(&self, sagas: u64) -> anyhow::Result<()> {
+        let Effects::Owners(owners) = &self.effects else { bail!("the baseline keeps no finished sagas") };
+        let Some((services, _)) = &self.services else {
+            return prefill_sql::fill(owners, &*self.entry, sagas).await;
+        };
+        // Each checkpoint meanwhile would write the pages of every index once more.
+        services.query("alter system set max_wal_size = '32GB';\nselect pg_reload_conf();").await?;
+        prefill_sql::fill(owners, &*self.entry, sagas).await?;
+        services.query("alter system reset max_wal_size;\nselect pg_reload_conf();\ncheckpoint;").await?;
+        Ok(())
     }
 
     pub(crate) async fn end(self) {
@@ -184,6 +196,22 @@ fn groups(services: &PrivateServices, participants: &Process) -> anyhow::Result<
         found("postgres", "postgres")?,
         found("rabbitmq", "beam")?,
     ])
+}
+
+/// The engine and its participants in this process, with queues in memory.
+pub(crate) async fn in_process(owners: &Owners, tasks: &Tasks, setup: Setup) -> anyhow::Result<Arc<dyn Entry>> {
+    let transport = InProcess::new(&in_process::Options {
+        queues: transport::topology::queues(STEPS),
+        capacity: 1_024,
+        faults: None,
+    });
+    for (step, db) in STEPS.into_iter().zip(&owners.participants) {
+        prepare(db).await?;
+        serve(step, db.clone(), &transport, tasks, setup);
+    }
+    migrations::up::<migrations::Engine>(owners.engine.writer()).await?;
+    let engine = engine(owners.engine.clone(), &transport, tasks, true, setup).await?;
+    entry(engine, setup, tasks).await
 }
 
 async fn prepare(db: &Db) -> anyhow::Result<()> {

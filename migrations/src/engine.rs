@@ -9,6 +9,8 @@ use sea_orm_migration::schema::{
 };
 use sea_orm_migration::sea_orm::DbBackend;
 
+mod open;
+
 mod retention;
 
 /// The ladder of the owner `engine`.
@@ -24,6 +26,7 @@ impl MigratorTrait for Engine {
             Box::new(CommitFates),
             Box::new(Lean),
             Box::new(retention::Retention),
+            Box::new(open::Open),
         ]
     }
 }

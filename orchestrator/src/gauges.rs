@@ -1,4 +1,7 @@
-//! Measures now and then what no counter tells: sagas by status, how full the outbox is, dead letters that wait.
+//! Measures now and then what no counter tells: open sagas by status, how full the outbox is, dead letters that wait.
+//!
+//! Not for what has ended, which is counted when it ends. Must hold: what is measured costs as much as is open or waits,
+//! however many sagas have ended.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use saga_core::Status;
 
 use crate::shared::Shared;
 
-/// Measuring counts rows: not too often.
+/// Measuring counts rows, each of which may be of a saga that sleeps: not too often.
 const EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -23,8 +26,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 async fn measure(shared: &Shared) -> Result<(), saga_store::Error> {
-    let counts: BTreeMap<Status, u64> = shared.store.count().await?.into_iter().collect();
-    for status in Status::ALL {
+    let counts: BTreeMap<Status, u64> = shared.store.count_open().await?.into_iter().collect();
+    // None is open in a status of which the store says nothing.
+    for status in Status::ALL.into_iter().filter(|status| !status.is_ended()) {
         let count = counts.get(&status).copied().unwrap_or(0);
         metrics::gauge!("bookend_sagas", "status" => status.as_str()).set(count as f64);
     }

@@ -107,6 +107,15 @@ impl Status {
     pub const ALL: [Self; 6] =
         [Self::Running, Self::Compensating, Self::Stuck, Self::Completed, Self::Compensated, Self::Closed];
 
+    /// Whether a saga with this status has ended.
+    #[must_use]
+    pub fn is_ended(self) -> bool {
+        match self {
+            Self::Running | Self::Compensating | Self::Stuck => false,
+            Self::Completed | Self::Compensated | Self::Closed => true,
+        }
+    }
+
     /// The status' word in the API, in tables and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

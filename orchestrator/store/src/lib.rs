@@ -139,8 +139,8 @@ pub trait Store: Retention + fmt::Debug {
     /// Sagas that fit, newest first.
     async fn list(&self, filter: &Filter, limit: u64) -> Result<Vec<Summary>, Error>;
 
-    /// How many sagas are in each status, of all tenants.
-    async fn count(&self) -> Result<Vec<(Status, u64)>, Error>;
+    /// How many sagas that have not ended are in each status, of all tenants. Costs nothing for those that have.
+    async fn count_open(&self) -> Result<Vec<(Status, u64)>, Error>;
 
     /// Publishes definitions; one that is there with the same content is left alone.
     async fn publish_definitions(&self, definitions: &[PublishedDefinition]) -> Result<(), Error>;

@@ -263,3 +263,23 @@ async fn who_takes_one_command_at_a_time_gets_each_in_its_own_message() {
     assert_eq!(messages.len(), 1, "others still share theirs");
     assert!(messages[0].participant == "payment" && messages[0].body.starts_with('['));
 }
+
+#[tokio::test]
+async fn counting_and_waking_read_the_index_of_open_sagas() {
+    let world = World::new().await;
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let store = SqlStore::new(world.db.clone().telling(move |text| tell.lock().unwrap().push(text.to_owned())));
+    store.count_open().await.unwrap();
+    store.claim_timers(10, 0).await.unwrap();
+    let texts: Vec<String> = told.lock().unwrap().clone();
+    let found = ["SCAN sagas USING INDEX sagas_open", "SEARCH sagas USING INDEX sagas_open"];
+    assert_eq!(texts.len(), found.len());
+    for (text, found) in texts.iter().zip(found) {
+        let plan = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, format!("explain query plan {text}"));
+        let plan = world.db.writer().query_all_raw(plan).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.try_get("", "detail").unwrap()).collect();
+        assert!(plan.iter().any(|line| line.starts_with(found)), "{text}\n{plan:?}");
+        assert!(!plan.iter().any(|line| line == "SCAN sagas"), "{text}\n{plan:?}");
+    }
+}

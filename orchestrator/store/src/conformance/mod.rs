@@ -124,7 +124,7 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     queries::pages_have_no_gaps_and_no_doubles(&world().await).await;
     queries::a_list_respects_every_filter(&world().await).await;
     queries::a_summary_tells_what_the_state_says(&world().await).await;
-    queries::sagas_are_counted_by_status(&world().await).await;
+    queries::open_sagas_are_counted_by_status(&world().await).await;
     queries::history_is_paged(&world().await).await;
     queries::answers_are_of_those_that_have_one(&world().await).await;
 

@@ -104,15 +104,14 @@ pub(super) async fn a_summary_tells_what_the_state_says(world: &World) {
     assert_eq!(list(world, &everything(), 10).await, [ended]);
 }
 
-pub(super) async fn sagas_are_counted_by_status(world: &World) {
-    let count = async || world.store.count().await.expect("the store counts");
+pub(super) async fn open_sagas_are_counted_by_status(world: &World) {
+    let count = async || world.store.count_open().await.expect("the store counts");
     assert_eq!(count().await, []);
     let started = world.started(5).await;
     let second: Vec<Transition> = started[..2].iter().map(|start| world.succeed(start)).collect();
     world.win(&second).await;
     world.win(&[world.succeed(&second[0]), world.refuse(&second[1]), world.refuse(&started[2])]).await;
-    let expected = [(Status::Running, 2), (Status::Compensating, 1), (Status::Completed, 1), (Status::Compensated, 1)];
-    assert_eq!(count().await, expected);
+    assert_eq!(count().await, [(Status::Running, 2), (Status::Compensating, 1)], "two have ended");
 }
 
 pub(super) async fn history_is_paged(world: &World) {

@@ -294,9 +294,9 @@ impl Store for MemoryStore {
         Ok(self.tables().list(filter, limit))
     }
 
-    async fn count(&self) -> Result<Vec<(Status, u64)>, Error> {
+    async fn count_open(&self) -> Result<Vec<(Status, u64)>, Error> {
         yield_now().await;
-        Ok(self.tables().count())
+        Ok(self.tables().count_open())
     }
 
     async fn publish_definitions(&self, definitions: &[PublishedDefinition]) -> Result<(), Error> {

@@ -290,9 +290,9 @@ impl Tables {
         newest_first.filter(|row| fits(row, filter)).take(at_most(limit)).map(summary).collect()
     }
 
-    pub(super) fn count(&self) -> Vec<(Status, u64)> {
+    pub(super) fn count_open(&self) -> Vec<(Status, u64)> {
         let mut counts: BTreeMap<Status, u64> = BTreeMap::new();
-        for row in self.sagas.values() {
+        for row in self.sagas.values().filter(|row| !row.saga.is_ended()) {
             *counts.entry(row.saga.status()).or_default() += 1;
         }
         counts.into_iter().collect()

@@ -238,8 +238,8 @@ impl Store for SqlStore {
         query::list(self, filter, limit).await
     }
 
-    async fn count(&self) -> Result<Vec<(Status, u64)>, Error> {
-        query::count(self).await
+    async fn count_open(&self) -> Result<Vec<(Status, u64)>, Error> {
+        query::count_open(self).await
     }
 
     async fn publish_definitions(&self, definitions: &[PublishedDefinition]) -> Result<(), Error> {

@@ -22,6 +22,8 @@ pub(super) async fn claim(store: &SqlStore, limit: u64, push_ms: u64) -> Result<
     let due = Query::select()
         .column("id")
         .from("sagas")
+        // What has ended never wakes, but without these words the index of open sagas can't be used.
+        .and_where(Expr::col("ended_at").is_null())
         .and_where(Expr::col("wake_at").is_not_null())
         .and_where(Expr::col("wake_at").lte(now.0))
         .and_where(Expr::col("format").lte(store.writing.format))

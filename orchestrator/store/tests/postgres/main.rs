@@ -17,6 +17,8 @@ mod fates;
 
 mod keys;
 
+mod plans;
+
 mod read_only;
 
 mod restart;

@@ -77,7 +77,7 @@ impl World {
         self.schemas.name("engine")
     }
 
-    async fn open(&self, url: &str, name: &str) -> Db {
+    pub(crate) async fn open(&self, url: &str, name: &str) -> Db {
         let application = self.application(name);
         // Longer than a busy machine takes to see that somebody waits, and still an end.
         let lock_timeout = LIMIT;
