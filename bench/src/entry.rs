@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use orchestrator::{Engine, Error, StartAnswer, StartRequest};
+use orchestrator::{Engine, Error, StartAnswer, StartRequest, Started};
 use reqwest::{Client, StatusCode};
 use runtime::Tasks;
 use runtime::http::{Role, Token, Tokens};
 use saga_core::Status;
 use serde_json::{Value, json};
 
-use crate::job::DEFINITION_NAME;
+use crate::job::{DEFINITION_NAME, NAP_NAME};
 use crate::load::{Entry, SAGA_MAX};
 use crate::world::Setup;
 
@@ -35,6 +35,32 @@ pub(crate) async fn entry(engine: Engine, setup: Setup, tasks: &Tasks) -> anyhow
     Ok(Arc::new(Http { client: Client::new(), url: format!("{url}/v1/sagas") }))
 }
 
+/// Starts a saga that waits for an hour at its first step; nobody follows it.
+pub(crate) async fn nap(engine: &Engine, number: u64) -> anyhow::Result<()> {
+    begin(engine, NAP_NAME, json!({}), format!("nap-{}", key(number))).await.map(|_| ())
+}
+
+async fn begin(engine: &Engine, definition: &str, input: Value, idempotency_key: String) -> anyhow::Result<Started> {
+    let request = StartRequest {
+        tenant: "bench".to_owned(),
+        principal: "bench".to_owned(),
+        actor: "client:bench".to_owned(),
+        idempotency_key,
+        definition: definition.to_owned(),
+        key: None,
+        input,
+    };
+    loop {
+        match engine.begin(request.clone()).await {
+            Ok(StartAnswer::Started(started)) => return Ok(*started),
+            // As a client does that was told to ask again soon.
+            Err(Error::Overloaded) => tokio::time::sleep(AGAIN).await,
+            Ok(_) => bail!("a saga was not started"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn key(number: u64) -> String {
     format!("{}-{number}", std::process::id())
 }
@@ -47,25 +73,8 @@ struct Direct {
 #[async_trait]
 impl Entry for Direct {
     async fn run(&self, number: u64, refuse: bool) -> anyhow::Result<()> {
-        let request = StartRequest {
-            tenant: "bench".to_owned(),
-            principal: "bench".to_owned(),
-            actor: "client:bench".to_owned(),
-            idempotency_key: key(number),
-            definition: DEFINITION_NAME.to_owned(),
-            key: None,
-            input: json!({ "refuse": refuse }),
-        };
-        let started = loop {
-            match self.engine.begin(request.clone()).await {
-                Ok(StartAnswer::Started(started)) => break started,
-                // As a client does that was told to ask again soon.
-                Err(Error::Overloaded) => tokio::time::sleep(AGAIN).await,
-                Ok(_) => bail!("a saga was not started"),
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let ended = self.engine.follow_to_end(*started, SAGA_MAX).await?.context("a saga is gone")?;
+        let started = begin(&self.engine, DEFINITION_NAME, json!({ "refuse": refuse }), key(number)).await?;
+        let ended = self.engine.follow_to_end(started, SAGA_MAX).await?.context("a saga is gone")?;
         let wanted = if refuse { Status::Compensated } else { Status::Completed };
         if ended.saga.status() != wanted {
             bail!("saga {} is {:?}", ended.header.id, ended.saga.status());

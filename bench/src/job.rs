@@ -1,4 +1,5 @@
-//! The job that is measured: a saga of four steps, each of which is one row that its participant inserts.
+//! The job that is measured: a saga of four steps, each of which is one row that its participant inserts. Beside it a
+//! saga that sleeps, of which many are started to see what they cost the others.
 //!
 //! The same rows are written by the engine's participants and by the baseline's. Must hold: an effect made twice can be
 //! counted, so its table has no key of its own.
@@ -61,10 +62,34 @@ execute = "inform.make"
 payload = {}
 "#;
 
+/// What the sleeping saga is called.
+pub(crate) const NAP_NAME: &str = "nap";
+
+const NAP: &str = r#"
+name = "nap"
+version = 1
+description = "One step that is always put off."
+
+[input]
+type = "object"
+
+[[steps]]
+name = "reserve"
+participant = "reserve"
+execute = "reserve.make"
+compensate = "reserve.undo"
+refusals = []
+payload = { sleep = true }
+"#;
+
+/// How long a nap's step is put off: the longest that the engine grants.
+const NAP_MS: u64 = 3_600_000;
+
 /// The definitions of an engine that runs the job.
 pub(crate) fn catalog() -> anyhow::Result<Catalog> {
     let mut catalog = Catalog::default();
     catalog.add(Loaded::new(Definition::from_toml(DEFINITION)?)?)?;
+    catalog.add(Loaded::new(Definition::from_toml(NAP)?)?)?;
     Ok(catalog)
 }
 
@@ -112,11 +137,14 @@ impl Transactional for Worker {
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
         let refuses = |command: &Command| command.payload["refuse"] == json!(true);
-        let made: Vec<_> = commands.iter().filter(|command| !refuses(command)).map(|command| command.saga_id).collect();
+        let sleeps = |command: &Command| command.payload["sleep"] == json!(true);
+        let made = commands.iter().filter(|command| !refuses(command) && !sleeps(command));
+        let made: Vec<_> = made.map(|command| command.saga_id).collect();
         effects_sql::insert(tx, &made, self.0, false).await?;
-        let outcome = |command: &&Command| match refuses(command) {
-            true => Outcome::refused("unwanted", "the input asks for it"),
-            false => Outcome::succeeded(json!({})),
+        let outcome = |command: &&Command| match (refuses(command), sleeps(command)) {
+            (true, _) => Outcome::refused("unwanted", "the input asks for it"),
+            (false, true) => Outcome::Retry { after_ms: NAP_MS },
+            (false, false) => Outcome::succeeded(json!({})),
         };
         Ok(commands.iter().map(outcome).collect())
     }

@@ -31,6 +31,16 @@ mod report;
 
 mod burst;
 
+mod kill;
+
+mod depth;
+
+mod trace;
+
+mod footprint;
+
+mod sleepers;
+
 mod suite;
 
 use std::sync::Arc;
@@ -39,10 +49,13 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use depth::Depths;
 use load::{Arrival, Load};
 use meter::Meter;
 use mimalloc::MiMalloc;
 use report::Report;
+use tokio::time::Instant;
+use trace::Trace;
 use world::{Setup, World};
 
 /// As the product.
@@ -64,6 +77,12 @@ enum Command {
     Burst(BurstArgs),
     /// Measures beside each other with many finished sagas and with none; prints ratios and what the database touched.
     Prefilled(prefilled::Args),
+    /// Kills one of two orchestrators with sagas in flight and waits until the other has ended all; prints times.
+    Kill(KillArgs),
+    /// Starts the embedded product; prints the time until it is ready, its memory and its size.
+    Footprint(FootprintArgs),
+    /// Lets many sagas sleep; prints what that costs memory and those that are awake.
+    Sleepers(SleepersArgs),
     /// Makes all the runs of `docs/benchmarks.md` and writes its tables.
     Suite {
         /// Only a short look, with floors, and nothing is written.
@@ -85,6 +104,16 @@ enum Command {
         baseline: bool,
         #[arg(long, value_enum, default_value_t = Batch::On)]
         batch: Batch,
+    },
+    /// An orchestrator with clients of its own, as a process of its own.
+    #[command(hide = true)]
+    Orchestrator {
+        #[arg(long)]
+        postgres: String,
+        #[arg(long)]
+        amqp: String,
+        #[arg(long)]
+        in_flight: usize,
     },
 }
 
@@ -126,6 +155,9 @@ struct RunArgs {
     /// Tells what each statement costs the database.
     #[arg(long)]
     statements: bool,
+    /// Counts the broker's fsyncs with strace, which makes it slow: times of such a run are no figures.
+    #[arg(long)]
+    trace_broker: bool,
     /// How to print the report.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -138,6 +170,42 @@ struct BurstArgs {
     stack: Stack,
     /// How many.
     #[arg(long, default_value_t = 25_000)]
+    sagas: u64,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct KillArgs {
+    /// Sagas in flight at the kill, at least.
+    #[arg(long, default_value_t = 256)]
+    in_flight: usize,
+    /// Time under load before each kill.
+    #[arg(long, default_value_t = 4.0)]
+    warm_up: f64,
+    /// How often; the worst is told.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct FootprintArgs {
+    /// The product; by default the one beside this program.
+    #[arg(long)]
+    binary: Option<std::path::PathBuf>,
+    /// How often; the median is told.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Seconds of idling before memory is read.
+    #[arg(long, default_value_t = 10.0)]
+    idle: f64,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct SleepersArgs {
+    /// What to run on.
+    #[arg(long, value_enum)]
+    stack: Stack,
+    /// How many.
+    #[arg(long, default_value_t = 100_000)]
     sagas: u64,
 }
 
@@ -184,12 +252,16 @@ async fn main() -> anyhow::Result<()> {
         Command::Run(args) => run(&args).await,
         Command::Burst(args) => burst::run(args).await,
         Command::Prefilled(args) => prefilled::run(args).await,
+        Command::Kill(args) => kill::run(args).await,
+        Command::Footprint(args) => footprint::run(args).await,
+        Command::Sleepers(args) => sleepers::run(args).await,
         Command::Suite { quick: true, .. } => suite::quick(),
         Command::Suite { quick: false, repeats } => suite::full(repeats, &suite::page()),
         Command::Participants { postgres, amqp, baseline, batch } => {
             let setup = Setup { http: false, batch: batch == Batch::On, workers: None };
             world::participants(&postgres, &amqp, baseline, setup).await
         }
+        Command::Orchestrator { postgres, amqp, in_flight } => kill::orchestrator(&postgres, &amqp, in_flight).await,
     }
 }
 
@@ -197,6 +269,9 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     let load = load(args)?;
     if args.baseline && args.stack == Stack::Embedded {
         bail!("the baseline needs --stack services");
+    }
+    if args.trace_broker && args.stack == Stack::Embedded {
+        bail!("there is a broker with --stack services only");
     }
     let setup = Setup { http: args.entry == Entrance::Http, batch: args.batch == Batch::On, workers: args.workers };
     let world = match args.stack {
@@ -236,7 +311,9 @@ fn load(args: &RunArgs) -> anyhow::Result<Load> {
 /// Runs the load on a stack and ends the stack.
 async fn measure(args: &RunArgs, load: Load, world: World) -> anyhow::Result<Report> {
     let meter = Meter { groups: world.groups.clone() };
-    let (mut before, mut first) = (None, None);
+    let (mut before, mut first, mut trace) = (None, None, None);
+    let (opened, opens) = tokio::sync::oneshot::channel();
+    let mut opened = Some(opened);
     eprintln!("{} s of warm-up, {} s of measuring", args.warm_up, args.seconds);
     let counted = world.services.as_ref().filter(|_| args.statements).map(|(services, _)| services);
     let begin = async || {
@@ -247,14 +324,31 @@ async fn measure(args: &RunArgs, load: Load, world: World) -> anyhow::Result<Rep
         if let Some(Ok(())) = before {
             first = Some(meter.read(world.services.as_ref()).await);
         }
+        if args.trace_broker {
+            trace = Some(Trace::begin(&world.groups).await);
+        }
+        // Whoever watches has gone only when the run has failed.
+        let _ = opened.take().map(|opened| opened.send(Instant::now()));
     };
-    let measured = load.run(Arc::clone(&world.entry), begin).await?;
+    let watching = async {
+        match (load.arrival, opens.await) {
+            (Arrival::Open { .. }, Ok(opened)) => depth::watch(&world, opened, load.window).await,
+            (Arrival::Open { .. } | Arrival::Closed { .. }, _) => Ok(Depths::default()),
+        }
+    };
+    let (measured, depths) = tokio::join!(load.run(Arc::clone(&world.entry), begin), watching);
+    let (measured, depths) = (measured?, depths?);
     before.transpose()?;
+    let broker_fsyncs = match trace.transpose()?.flatten() {
+        Some(trace) => Some(trace.end().await),
+        None => None,
+    };
     let after = meter.read(world.services.as_ref()).await?;
     let mut report = Report::new(args, &measured, &first.transpose()?.unwrap_or_default(), &after, meter.peak_rss_mb());
     if let Some(services) = counted {
         report.statements = statements::read(services).await?;
     }
+    report.watched(depths, broker_fsyncs);
     let doubled = world.doubled().await?;
     world.end().await;
     if doubled > 0 {

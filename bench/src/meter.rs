@@ -44,6 +44,11 @@ impl Group {
         found.first().map(|root| Self::of(name, *root))
     }
 
+    /// The process that it began with.
+    pub(crate) fn root(&self) -> u32 {
+        self.root
+    }
+
     fn members(&self) -> Vec<u32> {
         let mut members = vec![self.root];
         if self.alone {

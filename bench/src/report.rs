@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::depth::Depths;
 use crate::load::Measured;
 use crate::meter::Reading;
 use crate::statements::Statement;
@@ -34,6 +35,12 @@ pub(crate) struct Report {
     /// As the broker counts them: those of the last seconds may be missing at both ends of the window.
     messages_per_saga: Option<f64>,
     peak_rss_mb: BTreeMap<&'static str, f64>,
+    /// With a rate and a window of more than 12 seconds.
+    #[serde(flatten)]
+    waiting: Option<Waiting>,
+    /// Of a traced run, whose times are no figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_fsyncs_per_saga: Option<f64>,
     /// The dearest statements of the database, where they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) statements: Vec<Statement>,
@@ -42,6 +49,15 @@ pub(crate) struct Report {
     /// Sagas per second, divided by the baseline's.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
+}
+
+/// What waited: rows of the outbox, and messages of the broker's queues.
+#[derive(Debug, Serialize)]
+struct Waiting {
+    outbox_at_10s: Option<f64>,
+    outbox_at_end: Option<f64>,
+    queued_at_10s: Option<f64>,
+    queued_at_end: Option<f64>,
 }
 
 /// Where the baseline must lie at 256 in flight for a run to count, on two cores.
@@ -84,10 +100,23 @@ impl Report {
             fsyncs_per_saga: database(after.fsyncs, before.fsyncs),
             messages_per_saga: database(after.messages, before.messages),
             peak_rss_mb,
+            waiting: None,
+            broker_fsyncs_per_saga: None,
             statements: Vec::new(),
             baseline: None,
             ratio: None,
         }
+    }
+
+    /// Adds what was seen beside the load.
+    pub(crate) fn watched(&mut self, Depths { at_10s, at_end }: Depths, broker_fsyncs: Option<f64>) {
+        self.waiting = at_10s.outbox.is_some().then_some(Waiting {
+            outbox_at_10s: at_10s.outbox,
+            outbox_at_end: at_end.outbox,
+            queued_at_10s: at_10s.queued,
+            queued_at_end: at_end.queued,
+        });
+        self.broker_fsyncs_per_saga = broker_fsyncs.map(|calls| calls / self.sagas.max(1) as f64);
     }
 
     /// Puts the baseline's figures beside these.
@@ -125,10 +154,17 @@ impl Report {
             ("WAL bytes", self.wal_bytes_per_saga),
             ("fsyncs", self.fsyncs_per_saga),
             ("messages", self.messages_per_saga),
+            ("fsyncs of the broker", self.broker_fsyncs_per_saga),
         ];
         for (name, value) in database {
             if let Some(value) = value {
                 line(name, value, "per saga");
+            }
+        }
+        if let Some(Waiting { outbox_at_10s, outbox_at_end, queued_at_10s, queued_at_end }) = &self.waiting {
+            let depths = [("outbox rows", outbox_at_10s, outbox_at_end), ("messages", queued_at_10s, queued_at_end)];
+            for (name, at_10s, at_end) in depths {
+                let _ = write!(text, "\n  {name} waiting: {at_10s:.0?} at 10 s, {at_end:.0?} at the end");
             }
         }
         for Statement { text: what, calls, ms, rows, buffers } in &self.statements {

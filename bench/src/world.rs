@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) entry: Arc<dyn Entry>,
     pub(crate) groups: Vec<Group>,
     pub(crate) services: Option<(PrivateServices, Vhost)>,
+    /// None for the baseline, which has none.
+    pub(crate) engine: Option<Engine>,
     effects: Effects,
     tasks: Tasks,
     _held: Held,
@@ -88,10 +90,12 @@ impl World {
         }
         let owners = Owners { engine: Db::open_sqlite(&dir.path().join("engine.sqlite")).await?, participants };
         let tasks = Tasks::new();
-        let entry = in_process(&owners, &tasks, setup).await?;
+        let engine = in_process(&owners, &tasks, setup).await?;
         let groups = vec![Group::of("all", std::process::id())];
+        let entry = entry(engine.clone(), setup, &tasks).await?;
         let effects = Effects::Owners(owners);
-        Ok(Self { entry, groups, services: None, effects, tasks, _held: Held::Folder { _dir: dir } })
+        let held = Held::Folder { _dir: dir };
+        Ok(Self { entry, groups, services: None, engine: Some(engine), effects, tasks, _held: held })
     }
 
     /// On services of its own.
@@ -99,26 +103,17 @@ impl World {
         let services = settled_services().await?;
         let vhost = services.vhost().await;
         let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
-        let mut opened = Vec::new();
-        for step in STEPS {
-            let db = Db::open_postgres(&PostgresOptions { connections: 2, ..PostgresOptions::new(&url, step) }).await?;
-            prepare(&db).await?;
-            opened.push(db);
-        }
+        let participants = effects(&url).await?;
         let batch = if setup.batch { "on" } else { "off" };
-        let participants = children(&["participants", "--postgres", &url, "--amqp", &amqp, "--batch", batch]).await?;
+        let serving = children(&["participants", "--postgres", &url, "--amqp", &amqp, "--batch", batch]).await?;
         let tasks = Tasks::new();
-        let db = Db::open_postgres(&PostgresOptions::new(&url, "engine")).await?;
-        migrations::up::<migrations::Engine>(db.writer()).await?;
-        let broker = RabbitMq::start(broker(&amqp, &STEPS, "bench"), &tasks)?;
-        until_connected(&broker).await?;
-        let owners = Owners { engine: db.clone(), participants: opened };
-        let engine = engine(db, &broker, &tasks, false, setup).await?;
-        let groups = groups(&services, &participants)?;
-        let entry = entry(engine, setup, &tasks).await?;
-        let held = Held::Processes { _participants: Box::new(participants) };
+        let engine = orchestrator(&url, &amqp, &tasks, setup).await?;
+        let owners = Owners { engine: opened(&url, "engine").await?, participants };
+        let groups = groups(&services, &serving)?;
+        let entry = entry(engine.clone(), setup, &tasks).await?;
+        let held = Held::Processes { _participants: Box::new(serving) };
         let effects = Effects::Owners(owners);
-        Ok(Self { entry, groups, services: Some((services, vhost)), effects, tasks, _held: held })
+        Ok(Self { entry, groups, services: Some((services, vhost)), engine: Some(engine), effects, tasks, _held: held })
     }
 
     /// The baseline, on services of its own.
@@ -133,20 +128,14 @@ impl World {
         let groups = groups(&services, &participants)?;
         let held = Held::Processes { _participants: Box::new(participants) };
         let effects = Effects::Baseline { postgres: url };
-        Ok(Self { entry, groups, services: Some((services, vhost)), effects, tasks, _held: held })
+        Ok(Self { entry, groups, services: Some((services, vhost)), engine: None, effects, tasks, _held: held })
     }
 
     /// Effects that were made more than once.
     pub(crate) async fn doubled(&self) -> anyhow::Result<u64> {
         match &self.effects {
             Effects::Baseline { postgres } => baseline::doubled(postgres).await,
-            Effects::Owners(owners) => {
-                let mut doubled = 0;
-                for db in &owners.participants {
-                    doubled += job::doubled(db.reader()).await?;
-                }
-                Ok(doubled)
-            }
+            Effects::Owners(owners) => doubled(&owners.participants).await,
         }
     }
 
@@ -170,7 +159,7 @@ impl World {
 
 /// Services of its own, whose database has written its log for a while: a server that was made just now creates each
 /// file of the log when it is needed, one that has run for a while uses old ones again.
-async fn settled_services() -> anyhow::Result<PrivateServices> {
+pub(crate) async fn settled_services() -> anyhow::Result<PrivateServices> {
     let services = Services::private().await;
     let sql = "do $$ begin for n in 1..24 loop perform pg_logical_emit_message(false, '', ''); perform pg_switch_wal(); \
                end loop; end $$; checkpoint;";
@@ -179,7 +168,7 @@ async fn settled_services() -> anyhow::Result<PrivateServices> {
 }
 
 /// This program again, in another role.
-async fn children(args: &[&str]) -> anyhow::Result<Process> {
+pub(crate) async fn children(args: &[&str]) -> anyhow::Result<Process> {
     let here = std::env::current_exe().context("this program has no path")?;
     let process = Process::start(Program::new(here, args))?;
     process.line(READY_MAX, "a child process", |line| line.contains("ready").then_some(())).await;
@@ -199,7 +188,7 @@ fn groups(services: &PrivateServices, participants: &Process) -> anyhow::Result<
 }
 
 /// The engine and its participants in this process, with queues in memory.
-pub(crate) async fn in_process(owners: &Owners, tasks: &Tasks, setup: Setup) -> anyhow::Result<Arc<dyn Entry>> {
+pub(crate) async fn in_process(owners: &Owners, tasks: &Tasks, setup: Setup) -> anyhow::Result<Engine> {
     let transport = InProcess::new(&in_process::Options {
         queues: transport::topology::queues(STEPS),
         capacity: 1_024,
@@ -210,8 +199,41 @@ pub(crate) async fn in_process(owners: &Owners, tasks: &Tasks, setup: Setup) -> 
         serve(step, db.clone(), &transport, tasks, setup);
     }
     migrations::up::<migrations::Engine>(owners.engine.writer()).await?;
-    let engine = engine(owners.engine.clone(), &transport, tasks, true, setup).await?;
-    entry(engine, setup, tasks).await
+    engine(owners.engine.clone(), &transport, tasks, true, setup).await
+}
+
+/// Effects that were made more than once, of all participants.
+pub(crate) async fn doubled(databases: &[Db]) -> anyhow::Result<u64> {
+    let mut doubled = 0;
+    for db in databases {
+        doubled += job::doubled(db.reader()).await?;
+    }
+    Ok(doubled)
+}
+
+/// An owner's database on PostgreSQL, for looking at it.
+async fn opened(url: &str, owner: &str) -> anyhow::Result<Db> {
+    Ok(Db::open_postgres(&PostgresOptions { connections: 2, ..PostgresOptions::new(url, owner) }).await?)
+}
+
+/// The participants' databases on PostgreSQL, with their tables.
+pub(crate) async fn effects(url: &str) -> anyhow::Result<Vec<Db>> {
+    let mut effects = Vec::new();
+    for step in STEPS {
+        let db = opened(url, step).await?;
+        prepare(&db).await?;
+        effects.push(db);
+    }
+    Ok(effects)
+}
+
+/// An engine on services, one of several or the only one.
+pub(crate) async fn orchestrator(url: &str, amqp: &str, tasks: &Tasks, setup: Setup) -> anyhow::Result<Engine> {
+    let db = Db::open_postgres(&PostgresOptions::new(url, "engine")).await?;
+    migrations::up::<migrations::Engine>(db.writer()).await?;
+    let broker = RabbitMq::start(broker(amqp, &STEPS, "bench"), tasks)?;
+    until_connected(&broker).await?;
+    engine(db, &broker, tasks, false, setup).await
 }
 
 async fn prepare(db: &Db) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::definitions::Definitions;
 use crate::entropy::Entropy;
+use crate::gauges::Held;
 use crate::hints::{Hints, Watch};
 use crate::hot::Hot;
 use crate::options::Options;
@@ -101,6 +102,12 @@ impl Engine {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
+    }
+
+    /// What is held in memory at this moment.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held::by(&self.shared)
     }
 
     /// The definition of this reference; another instance may have published it just now.

@@ -1,4 +1,5 @@
-//! Measures now and then what no counter tells: open sagas by status, how full the outbox is, dead letters that wait.
+//! Measures now and then what no counter tells: open sagas by status, how full the outbox is, dead letters that wait, what
+//! the process holds in memory.
 //!
 //! Not for what has ended, which is counted when it ends. Must hold: what is measured costs as much as is open or waits,
 //! however many sagas have ended.
@@ -25,7 +26,27 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// What an engine holds in memory. A saga that sleeps is a row and nothing of this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Sagas as they were committed last; at most [`crate::Options::hot_max`].
+    pub hot: usize,
+    /// Sagas that somebody waits for.
+    pub waits: usize,
+    /// Messages handed to the transport and not settled; at most [`crate::Options::in_flight_max`].
+    pub on_their_way: usize,
+}
+
+impl Held {
+    pub(crate) fn by(shared: &Shared) -> Self {
+        Self { hot: shared.hot.len(), waits: shared.hints.len(), on_their_way: shared.outbound.len() }
+    }
+}
+
 async fn measure(shared: &Shared) -> Result<(), saga_store::Error> {
+    let held = Held::by(shared);
+    metrics::gauge!("bookend_sagas_hot").set(held.hot as f64);
+    metrics::gauge!("bookend_waits").set(held.waits as f64);
     let counts: BTreeMap<Status, u64> = shared.store.count_open().await?.into_iter().collect();
     // None is open in a status of which the store says nothing.
     for status in Status::ALL.into_iter().filter(|status| !status.is_ended()) {

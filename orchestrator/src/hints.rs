@@ -57,6 +57,11 @@ impl Hints {
         Watch { saga_id, heard: Some(heard), waited: Arc::clone(&self.waited) }
     }
 
+    /// How many sagas are waited for.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.waited).len()
+    }
+
     /// Tells that a saga has reached this version.
     fn tell(&self, saga_id: Uuid, version: u64, snapshot: Option<&Snapshot>) {
         if let Some(wanted) = lock(&self.waited).get(&saga_id) {

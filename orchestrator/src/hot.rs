@@ -31,6 +31,11 @@ impl Hot {
         Self { max, kept: Mutex::default() }
     }
 
+    /// How many are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).sagas.len()
+    }
+
     /// Gives away those that are hot.
     pub(crate) fn take<'a>(&self, ids: impl Iterator<Item = &'a Uuid>) -> BTreeMap<Uuid, Stored> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

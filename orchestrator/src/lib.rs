@@ -55,6 +55,7 @@ mod engine;
 
 pub use engine::Engine;
 pub use entropy::{Entropy, RandomEntropy, SeededEntropy};
+pub use gauges::Held;
 pub use hints::Watch;
 pub use options::Options;
 pub use replay::{LetterAction, LetterAnswer, LetterRefusal, LetterRequest};

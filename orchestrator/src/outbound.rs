@@ -96,13 +96,17 @@ impl Outbound {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
+    /// How many messages are on their way.
+    pub(crate) fn len(&self) -> usize {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// How many more may be on their way; none while the transport is out of reach.
     pub(crate) fn room(&self) -> usize {
         if !self.publisher.is_open() {
             return 0;
         }
-        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).len();
-        self.in_flight_max.saturating_sub(in_flight)
+        self.in_flight_max.saturating_sub(self.len())
     }
 
     fn forget(&self, ids: &[Uuid]) {

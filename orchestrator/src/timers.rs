@@ -10,8 +10,10 @@ use runtime::Pause;
 use crate::shared::Shared;
 use crate::work::Work;
 
-/// How far a claimed saga's `wake_at` is pushed; its transition sets it anew.
-const PUSH_MS: u64 = 2_000;
+/// How far a claimed saga's `wake_at` is pushed; its transition sets it anew. As long as a claimer that dies delays it, so
+/// no longer than an outbox row is: all is to be decided within two seconds of a kill. A turn that takes longer lets the
+/// saga be claimed once more, which finds it moved.
+const PUSH_MS: u64 = 1_000;
 /// Sagas claimed at once.
 const CLAIM_MAX: u64 = 256;
 

@@ -7,6 +7,7 @@ use saga_store::{Filter, SqlStore, Store};
 use testkit::Services;
 
 use super::*;
+use crate::entry::entry;
 use crate::job::{STEPS, doubled};
 use crate::world::{Setup, in_process};
 
@@ -19,7 +20,9 @@ async fn number(db: &Db, text: &str) -> i64 {
 
 async fn expect_copies_like_originals(owners: Owners) {
     let tasks = Tasks::new();
-    let entry = in_process(&owners, &tasks, Setup { http: false, batch: true, workers: None }).await.unwrap();
+    let setup = Setup { http: false, batch: true, workers: None };
+    let engine = in_process(&owners, &tasks, setup).await.unwrap();
+    let entry = entry(engine, setup, &tasks).await.unwrap();
     fill(&owners, &*entry, COPIES).await.unwrap();
 
     let all = i64::try_from(COPIES + ORIGINALS).unwrap();

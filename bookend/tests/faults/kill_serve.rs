@@ -12,7 +12,7 @@ use crate::load::{Load, adds_up, until_decided, wishes};
 const SAGAS: usize = 400;
 const IN_FLIGHT_MIN: usize = 200;
 const CLIENTS: usize = 32;
-/// The outbox rows of the dead fall due a second after they were last pushed, claimed sagas after two; slow charges take
+/// The outbox rows of the dead fall due a second after they were last pushed, and so do claimed sagas; slow charges take
 /// another.
 const DECIDED_WITHIN: Duration = Duration::from_secs(20);
 

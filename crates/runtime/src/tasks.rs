@@ -76,6 +76,12 @@ impl Tasks {
         }
     }
 
+    /// How many tasks are running.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Waits `duration`, or less when shutdown begins. True when the whole time passed.
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {

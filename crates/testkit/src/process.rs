@@ -95,12 +95,20 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to end, as Ctrl-C and service managers do.
+    /// Asks it to end, as service managers do.
     ///
     /// # Errors
     /// When the signal could not be sent.
     pub fn terminate(&self) -> io::Result<()> {
         self.signal("-TERM")
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When the signal could not be sent.
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.signal("-INT")
     }
 
     /// Stops it in the middle of whatever it does. Its connections stay open.

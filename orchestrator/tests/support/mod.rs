@@ -35,18 +35,21 @@ impl World {
         let clock = TokioClock::starting_at(Timestamp(1_700_000_000_000_000));
         let store = Arc::new(MemoryStore::new(Arc::new(clock)));
         let tasks = Tasks::new();
-        let engine = Engine::start(
-            Arc::clone(&store) as Arc<dyn Store>,
-            &transport,
-            &Catalog::built_in(),
-            Arc::new(SeededEntropy::new(7)),
-            &tasks,
-            options,
-        )
-        .await
-        .expect("the engine starts");
+        let engine = start(&store, &transport, &tasks, 7, options).await;
         Self { engine, store, transport, tasks }
     }
+}
+
+/// An engine on these.
+pub(crate) async fn start(
+    store: &Arc<MemoryStore>,
+    transport: &InProcess,
+    tasks: &Tasks,
+    seed: u64,
+    options: Options,
+) -> Engine {
+    let (store, entropy) = (Arc::clone(store) as Arc<dyn Store>, Arc::new(SeededEntropy::new(seed)));
+    Engine::start(store, transport, &Catalog::built_in(), entropy, tasks, options).await.expect("the engine starts")
 }
 
 /// A booking under this idempotency key.

@@ -84,6 +84,7 @@ async fn a_queue_can_be_filled_watched_and_deleted() {
         other => Err(format!("{other:?}")),
     })
     .await;
+    assert_eq!(vhost.messages().await.unwrap(), 1);
     vhost.delete_queue("bookend.a").await.unwrap();
     assert_eq!(vhost.queue_depth("bookend.a").await.unwrap(), None);
 }
