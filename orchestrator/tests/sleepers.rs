@@ -17,7 +17,7 @@ const SLEEPERS: usize = 5_000;
 const AT_ONCE: usize = 100;
 const HOT_MAX: usize = 256;
 /// How long each step is put off.
-const NAP: Duration = Duration::from_secs(3_600);
+const NAP: Duration = Duration::from_secs(60);
 
 /// A participant that puts everybody off.
 struct Snooze {
@@ -46,7 +46,7 @@ impl Snooze {
 
     /// Returns when all is committed: only then a reply is acknowledged.
     async fn reply(&self, commands: &[Command]) {
-        let after_ms = u64::try_from(NAP.as_millis()).expect("an hour");
+        let after_ms = u64::try_from(NAP.as_millis()).expect("a minute");
         let replies: Vec<_> = commands.iter().map(|command| command.reply(Outcome::Retry { after_ms })).collect();
         for body in message::encode(&replies) {
             let handed = self.publisher.publish(&[Message::new(Uuid::new_v4(), Queue::Replies, body)]);
@@ -91,7 +91,7 @@ async fn sleeping_sagas_cost_rows_and_nothing_else() {
     assert_eq!(held.waits, 0, "{held:?}");
     assert_eq!(tasks.running(), awake);
 
-    // They are not forgotten either: all wake when their hour is over, and not before.
+    // They are not forgotten either: all wake when it is over, and not before.
     let began = Instant::now();
     booking.put_off(SLEEPERS).await;
     assert!(began.elapsed() >= NAP - Duration::from_secs(1), "woken after {:?}", began.elapsed());
