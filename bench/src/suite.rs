@@ -251,6 +251,19 @@ fn other_cases() -> Vec<Case> {
             ],
         ),
         Case::other(
+            "prefilled",
+            "a million finished sagas beside none, five pairs, 256 in flight",
+            "--sagas 1000000 --pairs 5 --seconds 8",
+            &[
+                Goal::at_least("median of the ratios", |report| report["median_ratio"].as_f64(), 0.9),
+                Goal::at_most(
+                    "pages per hot statement, greatest deviation",
+                    |report| report["greatest_deviation"]["share"].as_f64().map(f64::abs),
+                    0.05,
+                ),
+            ],
+        ),
+        Case::other(
             "footprint",
             "the embedded product, idle",
             "",
