@@ -128,7 +128,7 @@ impl Case {
     fn run(&self) -> anyhow::Result<Value> {
         let here = std::env::current_exe().context("this program has no path")?;
         let mut command = Command::new(here);
-        command.arg(self.verb).args(self.arguments.split_whitespace()).stderr(Stdio::null());
+        command.arg(self.verb).args(self.arguments.split_whitespace()).stderr(Stdio::piped());
         if self.verb == "run" {
             command.args(["-o", "json"]);
         }
@@ -136,7 +136,8 @@ impl Case {
         let text = String::from_utf8_lossy(&output.stdout);
         // A void run has a report all the same, which says so.
         text.lines().find_map(|line| serde_json::from_str(line).ok()).with_context(|| {
-            format!("`{} {}` told nothing (exit code {:?})", self.verb, self.arguments, output.status.code())
+            let said = String::from_utf8_lossy(&output.stderr);
+            format!("`{} {}` told nothing (exit code {:?})\n{said}", self.verb, self.arguments, output.status.code())
         })
     }
 
