@@ -60,7 +60,9 @@ async fn messages(vhost: &Vhost) -> anyhow::Result<f64> {
     Ok(vhost.messages().await? as f64)
 }
 
-pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The upper of the two in the middle, where there are two.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use db::{Db, PostgresOptions};
+use db::Db;
 use runtime::Tasks;
 use saga_defs::Timestamp;
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
@@ -53,10 +53,10 @@ pub(crate) async fn run(args: KillArgs) -> anyhow::Result<()> {
     let vhost = services.vhost().await;
     let (url, amqp) = (services.postgres_url(), vhost.url());
     let effects = world::effects(url).await?;
-    let engine = Db::open_postgres(&PostgresOptions { connections: 2, ..PostgresOptions::new(url, "engine") }).await?;
+    let engine = world::opened(url, "engine").await?;
     migrations::up::<migrations::Engine>(engine.writer()).await?;
     let _participants = world::children(&["participants", "--postgres", url, "--amqp", amqp]).await?;
-    // Twice as many clients as sagas are wanted: about half of them wait for their start at any instant.
+    // Each has as many clients as sagas are wanted: about half of them all wait for their start at any instant.
     let clients = args.in_flight.max(1).to_string();
     let role = ["orchestrator", "--postgres", url, "--amqp", amqp, "--in-flight", &clients];
     let (mut victim, mut survivor) = (world::children(&role).await?, world::children(&role).await?);

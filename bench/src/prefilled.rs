@@ -14,6 +14,7 @@ use sea_orm::sqlx::{Connection, query};
 use serde_json::{Value, json};
 use testkit::services::PrivateServices;
 
+use crate::depth::median;
 use crate::load::{Arrival, Entry, Load};
 use crate::sizes::Sizes;
 use crate::statements::{self, Statement};
@@ -297,10 +298,4 @@ impl<'a> Compared<'a> {
         let greatest = hot.max_by(|(_, one), (_, other)| one.abs().total_cmp(&other.abs()))?;
         Some(json!({"statement": greatest.0, "share": greatest.1}))
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }

@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::depth::median;
+
 const BEGIN: &str = "<!-- begin of what scripts/bench writes -->";
 const END: &str = "<!-- end of what scripts/bench writes -->";
 
@@ -341,12 +343,6 @@ pub(crate) fn quick() -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 type Told<'a> = (&'a Case, &'a Vec<Value>);

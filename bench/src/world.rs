@@ -212,7 +212,7 @@ pub(crate) async fn doubled(databases: &[Db]) -> anyhow::Result<u64> {
 }
 
 /// An owner's database on PostgreSQL, for looking at it.
-async fn opened(url: &str, owner: &str) -> anyhow::Result<Db> {
+pub(crate) async fn opened(url: &str, owner: &str) -> anyhow::Result<Db> {
     Ok(Db::open_postgres(&PostgresOptions { connections: 2, ..PostgresOptions::new(url, owner) }).await?)
 }
 
