@@ -39,7 +39,7 @@ pub(crate) struct Next<T> {
     /// How many others may come along.
     pub(crate) room: usize,
     /// The wait before the next try, should it fail alone.
-    wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 impl<T> Backlog<T> {
@@ -71,6 +71,11 @@ impl<T> Backlog<T> {
         self.size = (self.size * 2).min(self.batch_max);
     }
 
+    /// These were not tried, and can be now.
+    pub(crate) fn put_back(&mut self, inputs: Vec<T>) {
+        self.again.extend(inputs);
+    }
+
     /// The store failed with these; `wait` came with them.
     pub(crate) fn failed(&mut self, mut inputs: Vec<T>, wait: Duration, now: Instant) {
         if inputs.len() == 1 && self.alone.len() < self.batch_max {
@@ -80,13 +85,6 @@ impl<T> Backlog<T> {
         self.size = (inputs.len() / 2).max(1);
         self.again.extend(inputs);
         self.suspect = true;
-    }
-}
-
-impl<T> Next<T> {
-    /// Splits into what is tried and the wait that [`Backlog::failed`] wants to know.
-    pub(crate) fn into_parts(self) -> (Vec<T>, Duration) {
-        (self.inputs, self.wait)
     }
 }
 
@@ -101,7 +99,7 @@ mod tests {
         let mut next = backlog.next(now);
         let more = next.room.min(fresh.len());
         next.inputs.extend(fresh.drain(..more));
-        let (inputs, wait) = next.into_parts();
+        let Next { inputs, wait, room: _ } = next;
         if inputs.contains(&GUILTY) {
             backlog.failed(inputs, wait, now);
             Vec::new()
@@ -147,7 +145,7 @@ mod tests {
                 next.inputs.push(given);
                 given += 1;
             }
-            let (inputs, wait) = next.into_parts();
+            let Next { inputs, wait, room: _ } = next;
             backlog.failed(inputs, wait, Instant::now());
         }
         assert!(given <= 12, "{given} were taken in hand");

@@ -25,7 +25,8 @@ use crate::replay::{LetterAnswer, LetterRequest};
 use crate::request::{OperateRequest, Operated, Snapshot, StartAnswer, StartRequest, Started};
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, OperateWork, StartVerdict, StartWork, Work};
-use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies, retention, timers, worker};
+use crate::worker::Worker;
+use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies, retention, timers};
 
 /// A running engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -70,7 +71,7 @@ impl Engine {
             workers,
         });
         for queue in queues {
-            tasks.spawn_vital("worker", worker::run(Arc::clone(&shared), queue));
+            tasks.spawn_vital("worker", Worker::new(Arc::clone(&shared), queue).run());
         }
         tasks.spawn_vital("confirm", relay::confirm(Arc::clone(&shared)));
         tasks.spawn_vital("relay", relay::run(Arc::clone(&shared)));

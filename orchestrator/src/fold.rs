@@ -69,7 +69,8 @@ fn stored(snapshot: &Snapshot, input: &Arc<Value>) -> Option<Stored> {
 pub(crate) struct StartGroup {
     pub(crate) snapshot: Snapshot,
     pub(crate) starts: Vec<StartWork>,
-    pub(crate) transition: Transition,
+    /// None once it is on its way to the store.
+    pub(crate) transition: Option<Transition>,
     /// Made before anything can move the saga, so that who waits for it need not read it.
     pub(crate) watch: Watch,
 }
@@ -137,7 +138,7 @@ pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, hints: &Hints
     let snapshot = Snapshot { header: header.clone(), saga: applied.saga.clone(), loaded: Arc::clone(&first.loaded) };
     let watch = hints.watch(header.id);
     let transition = Transition { header, guard, saga: applied.saga, history: vec![row], commands: applied.commands };
-    StartGroup { snapshot, starts, transition, watch }
+    StartGroup { snapshot, starts, transition: Some(transition), watch }
 }
 
 /// Folds inputs into a stored saga. `Err` gives them back when this build can't read it.

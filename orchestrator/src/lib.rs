@@ -23,7 +23,11 @@ mod gather;
 
 mod worker;
 
+mod decided;
+
 mod fold;
+
+mod commit;
 
 mod settle;
 

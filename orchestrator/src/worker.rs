@@ -1,311 +1,282 @@
-//! A worker's turn: take what has arrived, load, decide, commit, then tell.
+//! A worker: takes what has arrived, decides it, and commits it, one batch at a time.
 //!
-//! Must hold: a batch is what arrived while the last commit ran, and who is alone waits for nobody; a worker never waits
-//! for a publisher, a client or another worker; a lost answer of a commit is asked for, never guessed; a batch that the
-//! store refuses is halved until the guilty input stands alone.
+//! While one batch is with the store the next is put together. Must hold: a batch is what arrived while the last one was
+//! under way, and who is alone waits for nobody; a worker never waits for a publisher, a client or another worker; the
+//! number of inputs in hand is bounded; what was taken is committed, settled or kept.
 
-use std::collections::BTreeMap;
+use std::future::{Future, pending, poll_fn, ready};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use runtime::Pause;
-use saga_defs::Timestamp;
-use saga_store::{Batch, Committed, Error as StoreError, Loaded, Outcome};
+use saga_store::Error as StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::backlog::{Backlog, Next};
-use crate::fold::{self, Group, Split, StartGroup};
+use crate::commit::{self, Again, Attempt};
+use crate::decided::{About, Decided};
 use crate::gather::Gather;
-use crate::settle;
 use crate::shared::Shared;
-use crate::work::{StartWork, Work};
+use crate::work::Work;
 
-/// How often an input that the store refuses is tried alone.
-const TRIES_MAX: u32 = 3;
 /// Wait after the store failed, doubled up to its bound.
 const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1));
 
-pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Work>) {
-    let mut backlog = Backlog::new(shared.options.batch_max);
-    let (mut pause, mut gather) = (PAUSE, Gather::default());
-    while let Some(next) = take(&shared, &mut queue, &mut backlog, &gather).await {
-        let (batch, wait) = next.into_parts();
-        let (inputs, began) = (batch.len(), Instant::now());
-        let turned = turn(&shared, batch).await;
-        gather.turned(inputs, began.elapsed());
-        match turned {
-            Turn::Done(losers) => {
-                backlog.done(losers);
-                pause.reset();
-            }
-            Turn::Failed(batch) => {
-                backlog.failed(batch, wait, Instant::now());
-                // While stopping, nothing is waited for: what is not committed was not acknowledged either.
-                if !pause.wait(&shared.tasks).await {
-                    return;
+/// One worker, and what it has in hand.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Work>,
+    /// Whether the queue may still give something.
+    open: bool,
+    backlog: Backlog<Work>,
+    gather: Gather,
+    pause: Pause,
+    next: Making,
+    under_way: Option<UnderWay>,
+}
+
+/// The batch that is being put together.
+struct Making {
+    decided: Decided,
+    /// Inputs of sagas and start keys that are in a batch already.
+    parked: Vec<Work>,
+    taken: usize,
+    room: usize,
+    /// The wait before the next try, should it fail alone.
+    wait: Duration,
+    /// When company for it was first waited for.
+    since: Instant,
+}
+
+/// The batch that is with the store.
+struct UnderWay {
+    commit: Pin<Box<dyn Future<Output = Attempt> + Send>>,
+    about: About,
+    taken: usize,
+    wait: Duration,
+    since: Instant,
+}
+
+/// What a worker waits for.
+enum Event {
+    Landed(Attempt),
+    Taken(Vec<Work>),
+    /// It is time to look again.
+    Due,
+    Stopping,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Work>) -> Self {
+        let mut backlog = Backlog::new(shared.options.batch_max);
+        let next = Making::new(&backlog.next(Instant::now()));
+        let gather = Gather::default();
+        Self { shared, queue, open: true, backlog, gather, pause: PAUSE, next, under_way: None }
+    }
+
+    /// Works until there will be nothing more, or the engine stops and the store is out of reach: what is not committed
+    /// then was not acknowledged either.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if self.next.is_empty() {
+                let next = self.backlog.next(Instant::now());
+                self.next = Making::new(&next);
+                if !next.inputs.is_empty() {
+                    if !self.join(next.inputs).await {
+                        return self.leave().await;
+                    }
+                    continue;
                 }
             }
-        }
-    }
-}
-
-/// Waits for something to try, and takes along what is there; none when there will be nothing.
-async fn take(
-    shared: &Shared,
-    queue: &mut mpsc::Receiver<Work>,
-    backlog: &mut Backlog<Work>,
-    gather: &Gather,
-) -> Option<Next<Work>> {
-    loop {
-        let mut next = backlog.next(Instant::now());
-        if next.inputs.is_empty() {
-            tokio::select! {
-                biased;
-                work = queue.recv() => next.inputs.push(work?),
-                () = until(backlog.due()) => continue,
-                () = shared.tasks.stopping() => {
-                    queue.close();
-                    next.inputs.push(queue.recv().await?);
+            if self.is_due(Instant::now()) {
+                self.launch().await;
+                continue;
+            }
+            if !self.open && self.under_way.is_none() && self.next.is_empty() {
+                return;
+            }
+            let goes_on = match self.event().await {
+                Event::Landed(attempt) => self.land(attempt).await,
+                Event::Taken(works) if works.is_empty() => {
+                    self.open = false;
+                    true
                 }
-            }
-            next.room -= 1;
-        }
-        fill(queue, &mut next);
-        let (goal, patience) = gather.goal();
-        let until = Instant::now() + patience;
-        while next.room > 0 && next.inputs.len() < goal {
-            let Ok(Some(work)) = tokio::time::timeout_at(until, queue.recv()).await else { break };
-            next.inputs.push(work);
-            next.room -= 1;
-            fill(queue, &mut next);
-        }
-        return Some(next);
-    }
-}
-
-/// Takes along what is there.
-fn fill(queue: &mut mpsc::Receiver<Work>, next: &mut Next<Work>) {
-    while next.room > 0 {
-        let Ok(work) = queue.try_recv() else { return };
-        next.inputs.push(work);
-        next.room -= 1;
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// What came of a turn.
-enum Turn {
-    /// Inputs that lost a compare-and-swap and must be decided again.
-    Done(Vec<Work>),
-    /// The store is out of reach; nothing was changed by these inputs.
-    Failed(Vec<Work>),
-}
-
-async fn turn(shared: &Shared, batch: Vec<Work>) -> Turn {
-    let mut open = vec![(batch, 1)];
-    let mut again = Vec::new();
-    while let Some((batch, tries)) = open.pop() {
-        match attempt(shared, batch).await {
-            Attempt::Done(losers) => again.extend(losers),
-            Attempt::Failed(batch) => {
-                again.extend(batch);
-                again.extend(open.into_iter().flat_map(|(batch, _)| batch));
-                return Turn::Failed(again);
-            }
-            Attempt::Poisoned(batch) => match halve(batch) {
-                Ok(halves) => open.extend(halves.map(|half| (half, 1))),
-                Err(guilty) if tries < TRIES_MAX => open.push((guilty, tries + 1)),
-                Err(guilty) => settle::poison(shared, guilty, tries).await,
-            },
-        }
-    }
-    Turn::Done(again)
-}
-
-enum Attempt {
-    Done(Vec<Work>),
-    Failed(Vec<Work>),
-    Poisoned(Vec<Work>),
-}
-
-async fn attempt(shared: &Shared, batch: Vec<Work>) -> Attempt {
-    let Split { mut sagas, starts } = fold::split(batch);
-    let now = match shared.store.load(&[]).await {
-        Ok(loaded) => loaded.now,
-        Err(error) => return failed(&error, regroup(sagas.into_values().flatten(), starts.into_values().flatten())),
-    };
-    let mut moving = fold_hot(shared, &mut sagas, now);
-    let ids: Vec<Uuid> = sagas.keys().copied().collect();
-    let loaded = match shared.store.load(&ids).await {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            let works = sagas.into_values().flatten().chain(moving.into_iter().flat_map(Group::into_works));
-            return failed(&error, regroup(works, starts.into_values().flatten()));
-        }
-    };
-    moving.extend(fold_loaded(shared, sagas, loaded).await);
-    let begin = |starts| fold::start(starts, &*shared.entropy, &shared.hints, now);
-    let starting = starts.into_values().map(begin).collect();
-    commit(shared, moving, starting, now).await
-}
-
-/// Takes out those sagas that are hot and move: a commit will say whether that was so.
-fn fold_hot(shared: &Shared, sagas: &mut BTreeMap<Uuid, Vec<Work>>, now: Timestamp) -> Vec<Group> {
-    let mut moving = Vec::new();
-    for (id, stored) in shared.hot.take(sagas.keys()) {
-        let Some(works) = sagas.remove(&id) else { continue };
-        match fold::fold(stored, |header| shared.definition(header), works, now) {
-            Ok(group) if group.moved_by_all() => moving.push(group),
-            Ok(group) => drop(sagas.insert(id, group.into_works().collect())),
-            Err(works) => drop(sagas.insert(id, works)),
-        }
-    }
-    moving
-}
-
-/// Settles what moves nothing, and returns what does.
-async fn fold_loaded(shared: &Shared, sagas: BTreeMap<Uuid, Vec<Work>>, mut loaded: Loaded) -> Vec<Group> {
-    if loaded.sagas.values().any(|stored| shared.definition(&stored.header).is_none()) {
-        shared.definitions.look_again(&*shared.store).await;
-    }
-    let mut groups = Vec::new();
-    let (mut orphans, mut foreign) = (Vec::new(), Vec::new());
-    for (id, works) in sagas {
-        match loaded.sagas.remove(&id) {
-            None => orphans.extend(works),
-            Some(stored) => match fold::fold(stored, |header| shared.definition(header), works, loaded.now) {
-                Ok(group) => groups.push(group),
-                Err(works) => foreign.extend(works),
-            },
-        }
-    }
-    settle::orphans(shared, orphans, loaded.now).await;
-    settle::foreign(shared, foreign, loaded.now).await;
-    let (idle, moving): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| group.transition.is_none());
-    settle::groups(shared, idle, loaded.now).await;
-    moving
-}
-
-async fn commit(shared: &Shared, mut groups: Vec<Group>, starting: Vec<StartGroup>, now: Timestamp) -> Attempt {
-    if groups.is_empty() && starting.is_empty() {
-        return Attempt::Done(Vec::new());
-    }
-    let moving = groups.iter_mut().filter_map(|group| group.transition.take());
-    let transitions: Vec<_> = moving.chain(starting.iter().map(|group| group.transition.clone())).collect();
-    let ids: Vec<Uuid> = transitions.iter().map(|transition| transition.header.id).collect();
-    let commit_id = shared.entropy.id(now);
-    metrics::histogram!("bookend_commit_transitions").record(transitions.len() as f64);
-    let confirmed = shared.outbound.take_safe();
-    let batch = Batch { commit_id, now, transitions, confirmed: confirmed.clone() };
-    let answer = shared.store.commit(batch).await;
-    if answer.is_err() {
-        // Whether they are gone or not: deleting them again does no harm.
-        shared.outbound.give_safe_back(confirmed);
-    }
-    let committed = match answer {
-        Ok(committed) => committed,
-        Err(StoreError::UnknownCommit(error)) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the answer of a commit was lost and is asked for"
-            );
-            match ask(shared, commit_id, &ids).await {
-                // It never happened: what kept it from happening may still be there, so the next try is not at once.
-                Some(asked) if !asked.outcomes.contains(&Outcome::Committed) => {
-                    return Attempt::Failed(take_back(groups, starting));
+                Event::Taken(works) => self.join(works).await,
+                Event::Due => true,
+                Event::Stopping => {
+                    self.queue.close();
+                    true
                 }
-                Some(asked) => asked,
-                None => return Attempt::Failed(take_back(groups, starting)),
+            };
+            if !goes_on {
+                return self.leave().await;
             }
         }
-        Err(error) => return failed(&error, take_back(groups, starting)),
-    };
-    shared.outbound.publish(&committed.messages);
-    let (for_groups, for_starts) = committed.outcomes.split_at(groups.len());
-    let moved = groups.iter().zip(for_groups).map(|(group, outcome)| (group.stored(), outcome));
-    let born = starting.iter().zip(for_starts).map(|(group, outcome)| (group.stored(), outcome));
-    shared
-        .hot
-        .keep(moved.chain(born).filter_map(|(stored, outcome)| stored.filter(|_| *outcome == Outcome::Committed)));
-    Attempt::Done(settle::committed(shared, groups, for_groups, starting, for_starts, now).await)
-}
+    }
 
-/// Reads back what became of a commit, as long as it takes. None when the engine is stopping.
-async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed> {
-    let mut pause = PAUSE;
-    loop {
-        match shared.store.committed(commit_id, ids).await {
-            Ok(found) => {
-                metrics::counter!("bookend_commits_asked_total").increment(1);
-                let fate = |id: &Uuid| if found.contains(id) { Outcome::Committed } else { Outcome::Lost };
-                // The messages lie in the outbox and are left to the relay.
-                return Some(Committed { outcomes: ids.iter().map(fate).collect(), messages: Vec::new() });
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the fate of a commit could not be read")
-            }
+    /// The engine stops: what is with the store comes to its end, the rest was not acknowledged.
+    async fn leave(self) {
+        if let Some(batch) = self.under_way
+            && let Attempt::Committed(landed) = batch.commit.await
+        {
+            landed.tell(&self.shared).await;
         }
-        if !pause.wait(&shared.tasks).await {
+    }
+
+    async fn event(&mut self) -> Event {
+        let closing = self.queue.is_closed();
+        let room = if self.open { self.next.room } else { 0 };
+        let look = if self.next.is_empty() { self.backlog.due() } else { self.launch_at() };
+        let mut works = Vec::new();
+        tokio::select! {
+            biased;
+            attempt = landing(&mut self.under_way) => Event::Landed(attempt),
+            _ = self.queue.recv_many(&mut works, room), if room > 0 => Event::Taken(works),
+            () = until(look) => Event::Due,
+            () = self.shared.tasks.stopping(), if !closing => Event::Stopping,
+        }
+    }
+
+    /// When the next batch is to be committed, once nothing more comes before. None while there is another one.
+    fn launch_at(&self) -> Option<Instant> {
+        if self.under_way.is_some() || self.next.decided.is_empty() {
             return None;
         }
+        let (goal, patience) = self.gather.goal();
+        let waits = self.open && self.next.room > 0 && self.next.taken < goal;
+        Some(if waits { self.next.since + patience } else { self.next.since })
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        // What has arrived by now comes along.
+        let comes = self.open && self.next.room > 0 && !self.queue.is_empty();
+        !comes && self.launch_at().is_some_and(|at| at <= now)
+    }
+
+    /// Decides inputs and adds them to the next batch. False when the engine stops.
+    async fn join(&mut self, works: Vec<Work>) -> bool {
+        self.next.take(works.len());
+        let (joining, parked) = self.next.decided.part(works, self.under_way.as_ref().map(|batch| &batch.about));
+        self.next.parked.extend(parked);
+        if joining.is_empty() {
+            return true;
+        }
+        match self.next.decided.join(&self.shared, joining).await {
+            Ok(()) => true,
+            Err((error, works)) => self.not_read(&error, works).await,
+        }
+    }
+
+    /// Gives the next batch to the store.
+    async fn launch(&mut self) {
+        let fresh = Making::new(&Next { inputs: Vec::new(), room: 0, wait: Duration::ZERO });
+        let Making { mut decided, parked, taken, wait, .. } = std::mem::replace(&mut self.next, fresh);
+        self.backlog.put_back(parked);
+        let about = std::mem::take(&mut decided.about);
+        let shared = Arc::clone(&self.shared);
+        let commit = Box::pin(async move { commit::commit(&shared, decided, PAUSE).await });
+        let mut batch = UnderWay { commit, about, taken, wait, since: Instant::now() };
+        // It sets out now, not when it is looked at next.
+        if let Poll::Ready(attempt) = poll_fn(|context| Poll::Ready(batch.commit.as_mut().poll(context))).await {
+            batch.commit = Box::pin(ready(attempt));
+        }
+        self.under_way = Some(batch);
+    }
+
+    /// The batch under way is over: the next one sets out before anybody is told. False when the engine stops.
+    async fn land(&mut self, attempt: Attempt) -> bool {
+        let Some(UnderWay { taken, wait, since, .. }) = self.under_way.take() else { return true };
+        self.gather.turned(taken, since.elapsed());
+        self.next.since = Instant::now();
+        match attempt {
+            Attempt::Committed(landed) => {
+                if self.is_due(self.next.since) {
+                    self.launch().await;
+                }
+                let losers = landed.tell(&self.shared).await;
+                self.tried(losers);
+                true
+            }
+            Attempt::Failed(inputs) => self.failed(inputs, wait).await,
+            Attempt::Poisoned(inputs) => self.poisoned(inputs, wait).await,
+        }
+    }
+
+    /// The store took what it was given, all but these.
+    fn tried(&mut self, losers: Vec<Work>) {
+        self.pause.reset();
+        self.backlog.done(losers);
+        self.backlog.put_back(std::mem::take(&mut self.next.parked));
+    }
+
+    /// The store is out of reach: everything in hand is to be decided again. False when the engine stops.
+    async fn failed(&mut self, inputs: Vec<Work>, wait: Duration) -> bool {
+        self.backlog.failed(inputs, wait, Instant::now());
+        self.backlog.put_back(std::mem::take(&mut self.next.decided).into_works());
+        self.backlog.put_back(std::mem::take(&mut self.next.parked));
+        self.pause.wait(&self.shared.tasks).await
+    }
+
+    async fn poisoned(&mut self, inputs: Vec<Work>, wait: Duration) -> bool {
+        match commit::in_parts(&self.shared, inputs, PAUSE).await {
+            Again::Lost(losers) => {
+                self.tried(losers);
+                true
+            }
+            Again::Failed(inputs) => self.failed(inputs, wait).await,
+        }
+    }
+
+    /// No state could be read for these inputs. False when the engine stops.
+    async fn not_read(&mut self, error: &StoreError, inputs: Vec<Work>) -> bool {
+        let wait = self.next.wait;
+        match commit::failed(error, inputs) {
+            Attempt::Failed(inputs) => self.failed(inputs, wait).await,
+            Attempt::Poisoned(inputs) => self.poisoned(inputs, wait).await,
+            Attempt::Committed(_) => true,
+        }
     }
 }
 
-fn failed(error: &StoreError, batch: Vec<Work>) -> Attempt {
-    match error {
-        StoreError::Unavailable(_) | StoreError::UnknownCommit(_) => {
-            tracing::warn!(
-                error = error as &(dyn std::error::Error + 'static),
-                inputs = batch.len(),
-                "the store is out of reach; inputs are kept"
-            );
-            Attempt::Failed(batch)
+impl Making {
+    fn new(next: &Next<Work>) -> Self {
+        Self {
+            decided: Decided::default(),
+            parked: Vec::new(),
+            taken: 0,
+            room: next.room + next.inputs.len(),
+            wait: next.wait,
+            since: Instant::now(),
         }
-        StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_) => {
-            tracing::error!(
-                error = error as &(dyn std::error::Error + 'static),
-                inputs = batch.len(),
-                "the store refused a batch"
-            );
-            Attempt::Poisoned(batch)
+    }
+
+    /// Whether nothing that was taken is still here.
+    fn is_empty(&self) -> bool {
+        self.decided.is_empty() && self.parked.is_empty()
+    }
+
+    fn take(&mut self, inputs: usize) {
+        if self.taken == 0 {
+            self.since = Instant::now();
         }
+        self.taken += inputs;
+        self.room = self.room.saturating_sub(inputs);
     }
 }
 
-fn take_back(groups: Vec<Group>, starting: Vec<StartGroup>) -> Vec<Work> {
-    let works = groups.into_iter().flat_map(Group::into_works);
-    regroup(works, starting.into_iter().flat_map(|group| group.starts))
-}
-
-fn regroup(works: impl Iterator<Item = Work>, starts: impl Iterator<Item = StartWork>) -> Vec<Work> {
-    works.chain(starts.map(|start| Work::Start(Box::new(start)))).collect()
-}
-
-/// Halves a batch: between sagas and start keys where there are several, else between the inputs of the one saga, the
-/// later half first, because the last half is tried first. What can't be parted comes back.
-fn halve(batch: Vec<Work>) -> Result<[Vec<Work>; 2], Vec<Work>> {
-    let Split { sagas, starts } = fold::split(batch);
-    let mut parts: Vec<Vec<Work>> = sagas.into_values().collect();
-    let of_one = parts.len() == 1 && starts.is_empty();
-    parts.extend(
-        starts.into_values().map(|starts| starts.into_iter().map(|start| Work::Start(Box::new(start))).collect()),
-    );
-    if parts.len() < 2 {
-        let mut inputs: Vec<Work> = parts.into_iter().flatten().collect();
-        if !of_one || inputs.len() < 2 {
-            return Err(inputs);
-        }
-        let later = inputs.split_off(inputs.len() / 2);
-        return Ok([later, inputs]);
+async fn landing(under_way: &mut Option<UnderWay>) -> Attempt {
+    match under_way {
+        Some(batch) => batch.commit.as_mut().await,
+        None => pending().await,
     }
-    let second = parts.split_off(parts.len() / 2);
-    Ok([parts.into_iter().flatten().collect(), second.into_iter().flatten().collect()])
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
 }
