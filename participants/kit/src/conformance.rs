@@ -33,11 +33,11 @@ pub trait Harness: Send + Sync {
     /// Tells it of sagas that have ended; how many rows it forgot.
     async fn forget(&self, sagas: &[Uuid]) -> u64;
 
-    /// How often the effect of `key` was made with success.
-    fn made(&self, key: Uuid) -> usize;
+    /// How often the effect of `key` was made with success. What was rolled back was not made.
+    async fn made(&self, key: Uuid) -> usize;
 
-    /// How often the effect of `key` was undone with success.
-    fn undone(&self, key: Uuid) -> usize;
+    /// How often the effect of `key` was undone with success. What was rolled back was not undone.
+    async fn undone(&self, key: Uuid) -> usize;
 }
 
 /// What a participant under test answers to an `execute`: success with the payload's `n` as output, unless the payload
@@ -133,8 +133,8 @@ impl<'a> Subject<'a> {
         panic!("no definite answer to {command:?} after {ATTEMPTS_MAX} attempts");
     }
 
-    fn counts(&self) -> (usize, usize) {
-        (self.harness.made(self.key), self.harness.undone(self.key))
+    async fn counts(&self) -> (usize, usize) {
+        (self.harness.made(self.key).await, self.harness.undone(self.key).await)
     }
 }
 
@@ -162,7 +162,7 @@ pub async fn an_effect_is_made_once(harness: &dyn Harness) {
     for _ in 0..3 {
         assert_made(&subject.settle(subject.execute(json!({"n": 7}))).await, 7);
     }
-    assert_eq!(subject.counts(), (1, 0));
+    assert_eq!(subject.counts().await, (1, 0));
 }
 
 /// A refusal is stored like a success.
@@ -171,7 +171,7 @@ pub async fn a_refusal_is_sticky(harness: &dyn Harness) {
     for _ in 0..2 {
         assert_refused(&subject.settle(subject.execute(json!({"refuse": "sold_out"}))).await, "sold_out");
     }
-    assert_eq!(subject.counts(), (0, 0));
+    assert_eq!(subject.counts().await, (0, 0));
 }
 
 /// `retry` speaks of one attempt: a later one succeeds, and `compensate` in between may still fence.
@@ -180,7 +180,7 @@ pub async fn retry_stores_nothing(harness: &dyn Harness) {
     let first = harness.send(&[subject.execute(json!({"n": 1, "retries": 1}))]).await;
     assert!(matches!(first[0], Outcome::Retry { .. }), "the script asks for a retry, got {:?}", first[0]);
     assert_made(&subject.settle(subject.execute(json!({"n": 1, "retries": 1}))).await, 1);
-    assert_eq!(subject.counts(), (1, 0));
+    assert_eq!(subject.counts().await, (1, 0));
 }
 
 /// The same key with another payload is refused, and what is stored stays.
@@ -189,7 +189,7 @@ pub async fn another_payload_is_a_violation(harness: &dyn Harness) {
     assert_made(&subject.settle(subject.execute(json!({"n": 1}))).await, 1);
     assert_refused(&subject.settle(subject.execute(json!({"n": 2}))).await, CONTRACT_VIOLATION);
     assert_made(&subject.settle(subject.execute(json!({"n": 1}))).await, 1);
-    assert_eq!(subject.counts(), (1, 0));
+    assert_eq!(subject.counts().await, (1, 0));
 }
 
 /// `compensate` before `execute` fences the effect for ever.
@@ -199,7 +199,7 @@ pub async fn compensate_first_is_a_tombstone(harness: &dyn Harness) {
         assert_nothing_to_undo(&subject.settle(subject.compensate()).await);
         assert_refused(&subject.settle(subject.execute(json!({"n": 1}))).await, FENCED);
     }
-    assert_eq!(subject.counts(), (0, 0));
+    assert_eq!(subject.counts().await, (0, 0));
 }
 
 /// A refused effect needs no undo.
@@ -208,7 +208,7 @@ pub async fn compensate_after_refusal_finds_nothing(harness: &dyn Harness) {
     assert_refused(&subject.settle(subject.execute(json!({"refuse": "sold_out"}))).await, "sold_out");
     assert_nothing_to_undo(&subject.settle(subject.compensate()).await);
     assert_refused(&subject.settle(subject.execute(json!({"refuse": "sold_out"}))).await, "sold_out");
-    assert_eq!(subject.counts(), (0, 0));
+    assert_eq!(subject.counts().await, (0, 0));
 }
 
 /// An executed effect is undone once and then fenced; or, where it can't be undone, stands.
@@ -220,11 +220,11 @@ pub async fn compensate_after_execute(harness: &dyn Harness) {
         assert!(matches!(first, Outcome::Succeeded { .. }), "{first:?}");
         assert_eq!(subject.settle(subject.compensate()).await, first);
         assert_refused(&subject.settle(subject.execute(json!({"n": 1}))).await, FENCED);
-        assert_eq!(subject.counts(), (1, 1));
+        assert_eq!(subject.counts().await, (1, 1));
     } else {
         assert_refused(&subject.settle(subject.compensate()).await, ALREADY_EXECUTED);
         assert_made(&subject.settle(subject.execute(json!({"n": 1}))).await, 1);
-        assert_eq!(subject.counts(), (1, 0));
+        assert_eq!(subject.counts().await, (1, 0));
     }
 }
 
@@ -235,10 +235,10 @@ pub async fn one_batch_with_both_verbs(harness: &dyn Harness) {
     let last = subject.settle(subject.compensate()).await;
     if harness.undoable() {
         assert!(matches!(last, Outcome::Succeeded { .. }), "{last:?}");
-        assert_eq!(subject.counts(), (1, 1));
+        assert_eq!(subject.counts().await, (1, 1));
     } else {
         assert_refused(&last, ALREADY_EXECUTED);
-        assert_eq!(subject.counts(), (1, 0));
+        assert_eq!(subject.counts().await, (1, 0));
     }
 }
 
@@ -248,7 +248,7 @@ pub async fn one_batch_with_both_verbs_the_other_way_round(harness: &dyn Harness
     let outcomes = harness.send(&[subject.compensate(), subject.execute(json!({"n": 1}))]).await;
     assert_nothing_to_undo(&outcomes[0]);
     assert_refused(&outcomes[1], FENCED);
-    assert_eq!(subject.counts(), (0, 0));
+    assert_eq!(subject.counts().await, (0, 0));
 }
 
 /// A batch may name a command twice.
@@ -257,7 +257,7 @@ pub async fn one_batch_with_a_command_twice(harness: &dyn Harness) {
     let execute = subject.execute(json!({"n": 1}));
     harness.send(&[execute.clone(), execute.clone()]).await;
     assert_made(&subject.settle(execute).await, 1);
-    assert_eq!(subject.counts(), (1, 0));
+    assert_eq!(subject.counts().await, (1, 0));
 }
 
 /// Answers come in the order of the commands, each its own.
@@ -269,7 +269,7 @@ pub async fn neighbours_do_not_disturb_each_other(harness: &dyn Harness) {
     assert_made(&outcomes[0], 1);
     assert_refused(&outcomes[1], "sold_out");
     assert_nothing_to_undo(&outcomes[2]);
-    assert_eq!((one.counts(), two.counts(), three.counts()), ((1, 0), (0, 0), (0, 0)));
+    assert_eq!((one.counts().await, two.counts().await, three.counts().await), ((1, 0), (0, 0), (0, 0)));
 }
 
 /// Rows that nothing follows go with their sagas, those of other sagas stay.
@@ -287,7 +287,7 @@ pub async fn what_is_over_is_forgotten_with_its_saga(harness: &dyn Harness) {
     assert_eq!(harness.forget(&ended).await, 4);
     assert_eq!((harness.forget(&ended).await, harness.forget(&[]).await), (0, 0));
     assert_made(&other.settle(other.execute(json!({"n": 1}))).await, 1);
-    assert_eq!(other.counts(), (1, 0), "it is still known");
+    assert_eq!(other.counts().await, (1, 0), "it is still known");
     assert_nothing_to_undo(&executed.settle(executed.compensate()).await);
 }
 
@@ -300,6 +300,6 @@ pub async fn an_effect_is_not_made_after_its_window(harness: &dyn Harness) {
     let outcomes = harness.send(&[late(&known), late(&unknown)]).await;
     assert_made(&outcomes[0], 1);
     assert!(matches!(outcomes[1], Outcome::Retry { .. }), "{:?}", outcomes[1]);
-    assert_eq!((known.counts(), unknown.counts()), ((1, 0), (0, 0)));
+    assert_eq!((known.counts().await, unknown.counts().await), ((1, 0), (0, 0)));
     assert_nothing_to_undo(&unknown.settle(unknown.compensate()).await);
 }

@@ -175,6 +175,16 @@ pub fn is_expired(command: &Command, now: Timestamp) -> bool {
     command.dedupe_until < now
 }
 
+/// Whether nothing can be expected to be known of the effect: a first attempt to make it, in time. Only a message that came
+/// twice, or an undo that came first, can say otherwise.
+#[must_use]
+pub fn is_news(command: &Command, now: Timestamp) -> bool {
+    match command.verb {
+        Verb::Execute => command.attempt == 1 && !is_expired(command, now),
+        Verb::Compensate => false,
+    }
+}
+
 /// How a decision is counted.
 #[must_use]
 pub fn label(decision: Decision) -> &'static str {

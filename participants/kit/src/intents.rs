@@ -37,7 +37,7 @@ impl Planned {
 pub(crate) async fn plan(db: &Db, lessee: Lessee, undoable: bool, batch: &[Received]) -> Result<Vec<Planned>, Error> {
     let commands: Arc<[Command]> = batch.iter().map(|received| received.command.clone()).collect();
     let now = db.now();
-    let planned = rows::transaction(db, move |tx| {
+    let planned = rows::transaction(db, true, move |tx, _| {
         let planner = Planner { lessee, undoable, now, commands: Arc::clone(&commands) };
         Box::pin(async move { planner.plan(tx).await })
     });

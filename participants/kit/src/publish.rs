@@ -81,7 +81,7 @@ impl Outgoing {
                         return;
                     }
                 }
-                taken = answered.recv_many(&mut buffer, self.options.reply_items_max), if open && room => {
+                taken = answered.recv_many(&mut buffer, message::BATCH_ITEMS_MAX), if open && room => {
                     open = taken > 0;
                     if !self.accept(std::mem::take(&mut buffer)).await {
                         return;
@@ -117,8 +117,12 @@ impl Outgoing {
 
     fn queue_replies(&mut self, replies: &[Reply], owed: Owed) {
         let Some(first) = replies.first() else { return };
-        self.queue(first.command_id, owed, message::encode(replies), |id, body| {
-            Message::new(id, Queue::Replies, body).about(first.saga_id)
+        let bodies = replies.chunks(self.options.reply_items_max.max(1)).flat_map(|part| {
+            message::encode(part).into_iter().map(|body| (part.first().map(|reply| reply.saga_id), body))
+        });
+        self.queue(first.command_id, owed, bodies.collect(), |id, (about, body)| Message {
+            about,
+            ..Message::new(id, Queue::Replies, body)
         });
     }
 
@@ -129,7 +133,7 @@ impl Outgoing {
     }
 
     /// Puts a group's messages in line.
-    fn queue(&mut self, origin: Uuid, owed: Owed, bodies: Vec<String>, message: impl Fn(Uuid, String) -> Message) {
+    fn queue<T>(&mut self, origin: Uuid, owed: Owed, bodies: Vec<T>, message: impl Fn(Uuid, T) -> Message) {
         self.last += 1;
         self.groups.insert(self.last, Group { owed, unconfirmed: bodies.len() });
         for (n, body) in bodies.into_iter().enumerate() {

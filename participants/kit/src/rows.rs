@@ -89,6 +89,15 @@ impl Model {
         }
     }
 
+    /// Whether the row holds nothing but what came of its effect: as a new row of an effect that was made and settled in one
+    /// transaction does.
+    fn is_settled(&self) -> bool {
+        let texts = [&self.command, &self.undo_command, &self.provider_ref, &self.announcing];
+        let flags = self.undo_requested || self.asked_again;
+        let leased = self.owner.is_some() || self.lease_until.is_some();
+        texts.iter().all(|text| text.is_none()) && !flags && !leased && self.calls == 0
+    }
+
     /// What is known of the effect.
     pub(crate) fn state(&self) -> Result<State, DbErr> {
         State::parse(&self.state).ok_or_else(|| DbErr::Custom(format!("unknown inbox state {:?}", self.state)))
@@ -185,15 +194,19 @@ const TRIES_MAX: u32 = 5;
 /// What stops the second to write an effect's row.
 const ONE_PER_EFFECT: &str = "inbox_pkey";
 
-/// Runs a transaction, and again when somebody else was first to write the row of one of its effects.
-pub(crate) async fn transaction<T, F>(db: &Db, work: F) -> Result<T, db::Error>
+/// Runs a transaction, and again when somebody else was first to write the row of one of its effects. `look` says whether
+/// it looks for what is there before it does anything, and is what `work` is told. Where it does not, whatever a first try
+/// is refused for may come of what it did not see, so that the next one looks.
+pub(crate) async fn transaction<T, F>(db: &Db, mut look: bool, work: F) -> Result<T, db::Error>
 where
     T: Send + 'static,
-    F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T> + Clone + Send + Sync + 'static,
+    F: for<'c> Fn(&'c DatabaseTransaction, bool) -> Work<'c, T> + Clone + Send + Sync + 'static,
 {
     let mut tries = 1;
     loop {
-        match db.transaction(work.clone()).await {
+        let once = work.clone();
+        match db.transaction(move |tx| once(tx, look)).await {
+            Err(db::Error::Bug(_)) if !look => look = true,
             Err(error) if tries < TRIES_MAX && error.unique_violation() == Some(ONE_PER_EFFECT) => tries += 1,
             result => return result,
         }
@@ -201,6 +214,9 @@ where
 }
 
 /// The rows of a transaction's effects: those that were there, locked, and those that it adds.
+///
+/// That a row is there already is rare: it takes a message that came twice, or a command that was asked before. Who need
+/// not expect it may begin unlooked, and is stopped by the key when it was wrong.
 pub(crate) struct Rows {
     participant: &'static str,
     now: Timestamp,
@@ -215,6 +231,11 @@ struct Kept {
 }
 
 impl Rows {
+    /// As if nothing were there.
+    pub(crate) fn unlooked(participant: &'static str, now: Timestamp) -> Self {
+        Self { participant, now, rows: BTreeMap::new() }
+    }
+
     /// Reads and locks what is there.
     pub(crate) async fn lock(
         tx: &DatabaseTransaction,
@@ -250,7 +271,14 @@ impl Rows {
             return Ok(());
         }
         let new: Vec<Model> = new.into_iter().map(|kept| kept.row).collect();
-        tx.execute_raw(set_sql::insert(tx.get_database_backend(), &new)).await.map(|_| ())
+        let backend = tx.get_database_backend();
+        // One statement for all of them, so that they are written in key order.
+        let statement = if new.iter().all(Model::is_settled) {
+            set_sql::insert_settled(backend, self.participant, self.now, &new)
+        } else {
+            set_sql::insert(backend, &new)
+        };
+        tx.execute_raw(statement).await.map(|_| ())
     }
 }
 

@@ -59,7 +59,7 @@ pub fn serve(handler: Arc<dyn Handler>, transport: &dyn Transport, tasks: &Tasks
     let participant = handler.participant();
     let consumer = transport.consumer(&Queue::Participant(participant.to_owned()), options.prefetch);
     let (replies, answered) = Replies::channel(options.replies_max);
-    let (batches, work) = mpsc::channel(1);
+    let (batches, work) = mpsc::channel(options.prefetch.max(1));
     let (confirm, confirmed) = mpsc::channel(options.replies_max);
     let run = Run { replies, tasks: tasks.clone() };
     let intake = Intake { participant, consumer, open: Open::default(), batch_max: options.batch_max };
@@ -71,9 +71,20 @@ pub fn serve(handler: Arc<dyn Handler>, transport: &dyn Transport, tasks: &Tasks
 /// What some deliveries held.
 #[derive(Debug, Default)]
 struct Batch {
+    deliveries: usize,
     commands: Vec<Received>,
     ended: Vec<(Ended, Ticket)>,
     letters: Vec<(DeadLetter, Ticket)>,
+}
+
+impl Batch {
+    fn extend(&mut self, later: Self) {
+        let Self { deliveries, commands, ended, letters } = later;
+        self.deliveries += deliveries;
+        self.commands.extend(commands);
+        self.ended.extend(ended);
+        self.letters.extend(letters);
+    }
 }
 
 /// Deliveries in hand: for each its tag and how many answers are still owed.
@@ -151,7 +162,7 @@ impl Intake {
 
     /// What `deliveries` hold, and the tags of those that hold nothing.
     fn sort(&mut self, deliveries: &[Delivery]) -> (Batch, Vec<u64>) {
-        let (mut batch, mut empty) = (Batch::default(), Vec::new());
+        let (mut batch, mut empty) = (Batch { deliveries: deliveries.len(), ..Batch::default() }, Vec::new());
         for delivery in deliveries {
             let Sorted { commands, ended, letters } = aside::sort(self.participant, &delivery.body);
             let items = commands.len() + ended.len() + letters.len();
@@ -168,7 +179,7 @@ impl Intake {
     }
 }
 
-/// Waits until the worker is free, then for deliveries: a batch is what arrived meanwhile. Cancel-safe.
+/// Waits for room, then for deliveries. Cancel-safe.
 async fn receive<'a>(
     consumer: &mut Box<dyn Consumer>,
     batches: &'a mpsc::Sender<Batch>,
@@ -194,7 +205,14 @@ impl Worker {
                 return;
             }
         }
-        while let Some(Batch { commands, ended, letters }) = work.recv().await {
+        while let Some(mut batch) = work.recv().await {
+            // A batch is what arrived while the last one was handled.
+            while batch.deliveries < self.options.batch_max
+                && let Ok(later) = work.try_recv()
+            {
+                batch.extend(later);
+            }
+            let Batch { commands, ended, letters, deliveries: _ } = batch;
             for (letter, ticket) in letters {
                 self.run.replies.set_aside(letter, ticket).await;
             }

@@ -4,6 +4,7 @@
 //! that it is prepared once; keys are compared as they are stored, never as text.
 
 use db::sets::{Text, bigints, booleans, texts, uuids};
+use saga_defs::Timestamp;
 use sea_orm::prelude::Uuid;
 use sea_orm::sea_query::Value;
 use sea_orm::{DbBackend, Statement};
@@ -73,6 +74,29 @@ const LOCK: Text = Text {
 
 const INSERT: Text = Text { postgres: rows!(postgres), sqlite: rows!(sqlite) };
 
+/// Rows of effects that were made and settled at once, which hold nothing else.
+const INSERT_SETTLED: Text = Text {
+    postgres: "
+insert into inbox (
+    key, saga_id, tenant, state, digest, execute_outcome, compensate_outcome, participant, created_at, updated_at,
+    undo_requested, calls, asked_again
+)
+select
+    key, saga_id, tenant, state, nullif(digest, ''), nullif(execute_outcome, ''), nullif(compensate_outcome, ''),
+    $8, $9, $9, false, 0, false
+from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    as n (key, saga_id, tenant, state, digest, execute_outcome, compensate_outcome)",
+    sqlite: "
+insert into inbox (
+    key, saga_id, tenant, state, digest, execute_outcome, compensate_outcome, participant, created_at, updated_at,
+    undo_requested, calls, asked_again
+)
+select
+    unhex(value ->> 'key'), unhex(value ->> 'saga_id'), value ->> 'tenant', value ->> 'state', value ->> 'digest',
+    value ->> 'execute_outcome', value ->> 'compensate_outcome', ?2, ?3, ?3, false, 0, false
+from jsonb_each(?1)",
+};
+
 /// Writes back what is there. Not an update: that would have to find its rows by a join, which a plan made for a small
 /// table gets wrong for ever; whoever inserts finds the row that is in the way by its key.
 const SAVE: Text = Text { postgres: concat!(rows!(postgres), over!()), sqlite: concat!(rows!(sqlite), over!()) };
@@ -85,6 +109,25 @@ pub(crate) fn lock(backend: DbBackend, keys: &[Uuid]) -> Statement {
 /// Writes rows that are not there; the database refuses one that is.
 pub(crate) fn insert(backend: DbBackend, rows: &[Model]) -> Statement {
     over_rows(backend, INSERT, rows)
+}
+
+/// Writes rows of a participant that hold only what came of their effects, made now; the database refuses one that is
+/// there.
+pub(crate) fn insert_settled(backend: DbBackend, participant: &str, now: Timestamp, rows: &[Model]) -> Statement {
+    let text = |of: fn(&Model) -> Option<&str>| texts(rows.iter().map(|row| of(row).unwrap_or_default()));
+    let columns = || {
+        vec![
+            uuids(rows.iter().map(|row| row.key)),
+            uuids(rows.iter().map(|row| row.saga_id)),
+            text(|row| Some(&row.tenant)),
+            text(|row| Some(&row.state)),
+            text(|row| row.digest.as_deref()),
+            text(|row| row.execute_outcome.as_deref()),
+            text(|row| row.compensate_outcome.as_deref()),
+        ]
+    };
+    let settled = || rows.iter().map(Settled::of).collect();
+    INSERT_SETTLED.over(backend, columns, settled, [participant.into(), now.0.into()])
 }
 
 /// Writes rows back that are there.
@@ -121,6 +164,32 @@ fn columns(rows: &[Model]) -> Vec<Value> {
         text(|row| row.announcing.as_deref()),
         booleans(rows.iter().map(|row| row.asked_again)),
     ]
+}
+
+/// A row of an effect that was made and settled at once, as SQLite reads it.
+#[derive(Serialize)]
+struct Settled<'a> {
+    key: Simple,
+    saga_id: Simple,
+    tenant: &'a str,
+    state: &'a str,
+    digest: Option<&'a str>,
+    execute_outcome: Option<&'a str>,
+    compensate_outcome: Option<&'a str>,
+}
+
+impl<'a> Settled<'a> {
+    fn of(row: &'a Model) -> Self {
+        Self {
+            key: row.key.simple(),
+            saga_id: row.saga_id.simple(),
+            tenant: &row.tenant,
+            state: &row.state,
+            digest: row.digest.as_deref(),
+            execute_outcome: row.execute_outcome.as_deref(),
+            compensate_outcome: row.compensate_outcome.as_deref(),
+        }
+    }
 }
 
 /// A row as SQLite reads it. What is not there is null.

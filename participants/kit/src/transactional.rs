@@ -46,9 +46,10 @@ impl<P: Transactional> TransactionalHandler<P> {
         let commands: Arc<[Command]> = commands.iter().map(|command| (*command).clone()).collect();
         let participant = Arc::clone(&self.participant);
         let now = self.db.now();
-        let answers = rows::transaction(&self.db, move |tx| {
+        let look = !commands.iter().all(|command| inbox::is_news(command, now));
+        let answers = rows::transaction(&self.db, look, move |tx, look| {
             let batch = Batch { participant: Arc::clone(&participant), commands: Arc::clone(&commands), now };
-            Box::pin(async move { batch.apply(tx).await })
+            Box::pin(async move { batch.apply(tx, look).await })
         })
         .await?;
         for (_, result) in &answers {
@@ -93,8 +94,10 @@ struct Batch<P> {
 }
 
 impl<P: Transactional> Batch<P> {
-    async fn apply(&self, tx: &DatabaseTransaction) -> Result<Vec<Counted>, DbErr> {
-        let mut rows = Rows::lock(tx, self.participant.name(), self.now, &self.commands).await?;
+    async fn apply(&self, tx: &DatabaseTransaction, look: bool) -> Result<Vec<Counted>, DbErr> {
+        let name = self.participant.name();
+        let mut rows =
+            if look { Rows::lock(tx, name, self.now, &self.commands).await? } else { Rows::unlooked(name, self.now) };
         self.participant.lock(tx, &self.commands.iter().collect::<Vec<_>>()).await?;
         let mut answers: Vec<Option<Counted>> = vec![None; self.commands.len()];
         for positions in rounds(self.commands.iter().map(|command| command.key)) {

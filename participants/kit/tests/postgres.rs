@@ -7,62 +7,21 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::command;
-use participant_kit::{ExternalHandler, ExternalOptions, Options, Transactional, TransactionalHandler, serve};
+use participant_kit::{ExternalHandler, ExternalOptions, Options, TransactionalHandler, serve};
 use runtime::Tasks;
 use saga_defs::dead_letter::{DeadLetter, Reason};
-use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, message};
+use saga_defs::{Command, Outcome, Reply, Verb, message};
+use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Asterisk, Expr, ExprTrait as _, Query};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr};
 use serde_json::json;
-use support::{Counts, Desk, Provider};
+use support::{Counts, Desk, Provider, Shelf, keep};
 use testkit::Services;
 use tokio::sync::{Semaphore, mpsc};
 use transport::in_process::{InProcess, Options as Queues};
 use transport::{Consumer, Handed, Message, Publisher, Queue, Settled, Transport as _};
 use uuid::Uuid;
-
-/// A participant whose effects are rows with the text that it was asked to keep.
-struct Shelf;
-
-#[async_trait]
-impl Transactional for Shelf {
-    fn name(&self) -> &'static str {
-        "shelf"
-    }
-
-    fn undoable(&self) -> bool {
-        false
-    }
-
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
-        for command in commands {
-            let text = command.payload["text"].as_str().unwrap().to_owned();
-            let columns = ["id", "doctor_id", "starts_at", "ends_at", "price_minor", "currency", "status", "version"];
-            let (key, now) = (command.key, now.0);
-            let row =
-                [key.into(), key.into(), now.into(), now.into(), 1_i64.into(), text.into(), "free".into(), 1.into()];
-            tx.execute(Query::insert().into_table("slots").columns(columns).values_panic(row)).await?;
-        }
-        Ok(commands.iter().map(|_| Outcome::succeeded(json!({}))).collect())
-    }
-
-    async fn undo(
-        &self,
-        _tx: &DatabaseTransaction,
-        _now: Timestamp,
-        _commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
-        panic!("the effect is declared as not undoable")
-    }
-}
 
 /// The shelf behind its queue, and the engine's side of it.
 struct Served {
@@ -119,10 +78,6 @@ impl Served {
         let count = Query::select().expr(Expr::col(Asterisk).count()).from("slots").to_owned();
         self.owned.db.reader().query_one(&count).await.unwrap().unwrap().try_get_by_index(0).unwrap()
     }
-}
-
-fn keep(key: u128, text: &str) -> Command {
-    command("shelf", Uuid::from_u128(key), Verb::Execute, 1, json!({ "text": text }))
 }
 
 #[tokio::test]

@@ -9,14 +9,14 @@ use participant_kit::conformance::command;
 use participant_kit::{Transactional, TransactionalHandler};
 use saga_defs::message::{ALREADY_EXECUTED, FENCED, NOTHING_TO_UNDO};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm::sea_query::{Asterisk, ColumnDef, Expr, ExprTrait as _, InsertStatement, Query, Table};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr};
+use sea_orm::sea_query::{InsertStatement, Query};
+use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::row;
-use crate::support::{Counts, database};
+use crate::support::{Counts, Table, create_effects, database, effects};
 
 /// Keeps a transaction open where effects are made.
 struct Hold {
@@ -51,15 +51,8 @@ impl Hold {
 
 /// A participant whose effects are rows, and which can be held while it makes them.
 struct Slow {
-    calls: Arc<Counts>,
-    undoable: bool,
+    table: Table,
     hold: Option<Arc<Hold>>,
-}
-
-async fn insert(tx: &DatabaseTransaction, key: Uuid, what: &str) -> Result<(), DbErr> {
-    let columns = ["key", "what"];
-    tx.execute(Query::insert().into_table("effects").columns(columns).values_panic([key.into(), what.into()])).await?;
-    Ok(())
 }
 
 #[async_trait]
@@ -69,23 +62,16 @@ impl Transactional for Slow {
     }
 
     fn undoable(&self) -> bool {
-        self.undoable
+        self.table.undoable
     }
 
     async fn execute(
         &self,
         tx: &DatabaseTransaction,
-        _now: Timestamp,
+        now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        let mut outcomes = Vec::new();
-        for command in commands {
-            let outcome = self.calls.execute(command);
-            if matches!(outcome, Outcome::Succeeded { .. }) {
-                insert(tx, command.key, "made").await?;
-            }
-            outcomes.push(outcome);
-        }
+        let outcomes = self.table.execute(tx, now, commands).await?;
         if let Some(hold) = &self.hold {
             hold.pass().await?;
         }
@@ -95,13 +81,10 @@ impl Transactional for Slow {
     async fn undo(
         &self,
         tx: &DatabaseTransaction,
-        _now: Timestamp,
+        now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        for command in commands {
-            insert(tx, command.key, "undone").await?;
-        }
-        Ok(vec![Outcome::succeeded(json!({})); commands.len()])
+        self.table.undo(tx, now, commands).await
     }
 }
 
@@ -120,11 +103,9 @@ struct World {
 impl World {
     async fn new(undoable: bool) -> Self {
         let owned = database(Stack::Postgres).await;
-        let mut effects = Table::create();
-        effects.table("effects").col(ColumnDef::new("key").uuid()).col(ColumnDef::new("what").string());
-        owned.db.writer().execute(&effects).await.unwrap();
+        create_effects(&owned.db).await;
         let (calls, hold) = (Arc::new(Counts::default()), Arc::new(Hold::default()));
-        let slow = |hold| Slow { calls: Arc::clone(&calls), undoable, hold };
+        let slow = |hold| Slow { table: Table { counts: Arc::clone(&calls), undoable }, hold };
         let first = TransactionalHandler::new(owned.db.clone(), slow(Some(Arc::clone(&hold))));
         let second = TransactionalHandler::new(owned.instance("second").await, slow(None));
         Self { owned, calls, hold, first, second }
@@ -170,15 +151,9 @@ impl World {
     }
 
     /// Effects made and undone.
-    async fn counted(&self, key: u128) -> [i64; 2] {
-        let mut counted = [0; 2];
-        for (count, what) in counted.iter_mut().zip(["made", "undone"]) {
-            let mut select = Query::select();
-            select.expr(Expr::col(Asterisk).count()).from("effects");
-            select.and_where(Expr::col("key").eq(Uuid::from_u128(key))).and_where(Expr::col("what").eq(what));
-            *count = self.owned.db.reader().query_one(&select).await.unwrap().unwrap().try_get_by_index(0).unwrap();
-        }
-        counted
+    async fn counted(&self, key: u128) -> [usize; 2] {
+        let (db, key) = (&self.owned.db, Uuid::from_u128(key));
+        [effects(db, key, "made").await, effects(db, key, "undone").await]
     }
 }
 
@@ -278,7 +253,7 @@ async fn an_execute_that_overtakes_a_compensate_is_undone_or_stands() {
         } else {
             refused(&first[0], ALREADY_EXECUTED);
         }
-        assert_eq!(world.counted(1).await, [1, i64::from(undoable)]);
+        assert_eq!(world.counted(1).await, [1, usize::from(undoable)]);
         assert_eq!(world.counted(2).await, [1, 0], "what was rolled back with it is made once");
     }
 }
@@ -332,7 +307,7 @@ async fn new_rows_are_written_in_one_order_whatever_order_their_commands_come_in
     let world = World::new(true).await;
     let third = TransactionalHandler::new(
         world.owned.instance("third").await,
-        Slow { calls: Arc::clone(&world.calls), undoable: true, hold: None },
+        Slow { table: Table { counts: Arc::clone(&world.calls), undoable: true }, hold: None },
     );
     let middle_row = world.owned.write(&inbox_row(20)).await;
     let [low, middle, high] = [execute(10), execute(20), execute(30)];
@@ -365,7 +340,7 @@ async fn rows_that_are_there_already_are_locked_in_one_order() {
     }
     let third = TransactionalHandler::new(
         world.owned.instance("third").await,
-        Slow { calls: Arc::clone(&world.calls), undoable: true, hold: None },
+        Slow { table: Table { counts: Arc::clone(&world.calls), undoable: true }, hold: None },
     );
     let middle = world.owned.hold(&row(Uuid::from_u128(20))).await;
     let [low, middle_again, high] = keys.map(compensate);

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use db::Db;
 use fixture::{LIMIT, Owned, Stack};
-use participant_kit::conformance::scripted;
+use participant_kit::conformance::{command, scripted};
 use participant_kit::handler::{Answered, Received, Replies, Run, Ticket};
 use participant_kit::{Definite, Effect, External, Handler, Transactional, Verdict};
 use runtime::Tasks;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
-use sea_orm::{ConnAcquireErr, DatabaseTransaction, DbErr};
+use sea_orm::sea_query::{self, Asterisk, ColumnDef, Expr, ExprTrait as _, Query};
+use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DatabaseTransaction, DbErr};
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
@@ -102,7 +104,29 @@ impl Counts {
     }
 }
 
-/// A participant whose effects are only counted.
+/// Creates the table of effects.
+pub(crate) async fn create_effects(db: &Db) {
+    let mut effects = sea_query::Table::create();
+    effects.table("effects").col(ColumnDef::new("key").uuid()).col(ColumnDef::new("what").string());
+    db.writer().execute(&effects).await.unwrap();
+}
+
+/// Writes an effect.
+pub(crate) async fn add_effect(tx: &DatabaseTransaction, key: Uuid, what: &str) -> Result<(), DbErr> {
+    let row = [key.into(), what.into()];
+    tx.execute(Query::insert().into_table("effects").columns(["key", "what"]).values_panic(row)).await.map(|_| ())
+}
+
+/// How many effects there are of this key and kind.
+pub(crate) async fn effects(db: &Db, key: Uuid, what: &str) -> usize {
+    let mut count = Query::select();
+    count.expr(Expr::col(Asterisk).count()).from("effects");
+    count.and_where(Expr::col("key").eq(key)).and_where(Expr::col("what").eq(what));
+    let count: i64 = db.reader().query_one(&count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    usize::try_from(count).unwrap()
+}
+
+/// A participant whose effects are rows.
 pub(crate) struct Table {
     pub(crate) counts: Arc<Counts>,
     pub(crate) undoable: bool,
@@ -120,19 +144,30 @@ impl Transactional for Table {
 
     async fn execute(
         &self,
-        _tx: &DatabaseTransaction,
+        tx: &DatabaseTransaction,
         _now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        Ok(commands.iter().map(|command| self.counts.execute(command)).collect())
+        let mut outcomes = Vec::new();
+        for command in commands {
+            let outcome = self.counts.execute(command);
+            if matches!(outcome, Outcome::Succeeded { .. }) {
+                add_effect(tx, command.key, "made").await?;
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
     }
 
     async fn undo(
         &self,
-        _tx: &DatabaseTransaction,
+        tx: &DatabaseTransaction,
         _now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
+        for command in commands {
+            add_effect(tx, command.key, "undone").await?;
+        }
         Ok(commands.iter().map(|command| self.counts.undo(command.key)).collect())
     }
 }
@@ -338,4 +373,50 @@ impl Desk {
             }
         }
     }
+}
+
+/// A participant whose effects are rows with the text that it was asked to keep. The database refuses the second of one
+/// effect.
+pub(crate) struct Shelf;
+
+#[async_trait]
+impl Transactional for Shelf {
+    fn name(&self) -> &'static str {
+        "shelf"
+    }
+
+    fn undoable(&self) -> bool {
+        false
+    }
+
+    async fn execute(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        for command in commands {
+            let text = command.payload["text"].as_str().unwrap().to_owned();
+            let columns = ["id", "doctor_id", "starts_at", "ends_at", "price_minor", "currency", "status", "version"];
+            let (key, now) = (command.key, now.0);
+            let row =
+                [key.into(), key.into(), now.into(), now.into(), 1_i64.into(), text.into(), "free".into(), 1.into()];
+            tx.execute(Query::insert().into_table("slots").columns(columns).values_panic(row)).await?;
+        }
+        Ok(commands.iter().map(|_| Outcome::succeeded(json!({}))).collect())
+    }
+
+    async fn undo(
+        &self,
+        _tx: &DatabaseTransaction,
+        _now: Timestamp,
+        _commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        panic!("the effect is declared as not undoable")
+    }
+}
+
+/// Asks the shelf to keep a text.
+pub(crate) fn keep(key: u128, text: &str) -> Command {
+    command("shelf", Uuid::from_u128(key), Verb::Execute, 1, json!({ "text": text }))
 }

@@ -1,0 +1,89 @@
+//! A first attempt is not looked for in the inbox, and comes to the same when it should have been.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use fixture::{Owned, Stack, on_every_stack};
+use participant_kit::TransactionalHandler;
+use participant_kit::conformance::command;
+use saga_defs::message::FENCED;
+use saga_defs::{Command, Outcome, Verb};
+use sea_orm::ConnectionTrait as _;
+use sea_orm::sea_query::{Asterisk, Expr, ExprTrait as _, Query};
+use serde_json::json;
+use support::{Shelf, database, keep};
+use uuid::Uuid;
+
+/// The shelf, and every statement that it made.
+struct Desk {
+    owned: Owned,
+    shelf: TransactionalHandler<Shelf>,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Desk {
+    async fn new(stack: Stack) -> Self {
+        let owned = database(stack).await;
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let telling = Arc::clone(&told);
+        let db = owned.db.clone().telling(move |text| telling.lock().unwrap().push(text.to_owned()));
+        Self { owned, shelf: TransactionalHandler::new(db, Shelf), told }
+    }
+
+    /// The outcomes, and how often the inbox was read for them.
+    async fn send(&self, commands: &[Command]) -> (Vec<Outcome>, usize) {
+        self.told.lock().unwrap().clear();
+        let outcomes = self.shelf.apply(&commands.iter().collect::<Vec<_>>()).await.unwrap();
+        let told = self.told.lock().unwrap();
+        (outcomes, told.iter().filter(|text| text.starts_with("select * from inbox")).count())
+    }
+
+    async fn kept(&self) -> i64 {
+        let count = Query::select().expr(Expr::col(Asterisk).count()).from("slots").to_owned();
+        self.owned.db.reader().query_one(&count).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+}
+
+fn done() -> Outcome {
+    Outcome::succeeded(json!({}))
+}
+
+on_every_stack!(
+    nobody_looks_for_what_was_never_asked,
+    a_first_attempt_that_comes_twice_is_answered_from_the_inbox,
+    an_undo_that_came_first_fences_the_first_attempt,
+    a_later_attempt_looks_first,
+);
+
+async fn nobody_looks_for_what_was_never_asked(stack: Stack) {
+    let desk = Desk::new(stack).await;
+    assert_eq!(desk.send(&[keep(1, "EUR"), keep(2, "EUR")]).await, (vec![done(), done()], 0));
+    assert_eq!(desk.kept().await, 2);
+}
+
+async fn a_first_attempt_that_comes_twice_is_answered_from_the_inbox(stack: Stack) {
+    let desk = Desk::new(stack).await;
+    desk.send(&[keep(1, "EUR")]).await;
+    assert_eq!(desk.send(&[keep(1, "EUR"), keep(2, "EUR")]).await, (vec![done(), done()], 1));
+    assert_eq!(desk.kept().await, 2);
+}
+
+async fn an_undo_that_came_first_fences_the_first_attempt(stack: Stack) {
+    let desk = Desk::new(stack).await;
+    desk.send(&[command("shelf", Uuid::from_u128(1), Verb::Compensate, 1, json!({}))]).await;
+    let (outcomes, looks) = desk.send(&[keep(1, "EUR")]).await;
+    let Outcome::Refused { code, .. } = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert_eq!((code.as_str(), looks), (FENCED, 1));
+    assert_eq!(desk.kept().await, 0, "what it did before it looked is rolled back");
+}
+
+async fn a_later_attempt_looks_first(stack: Stack) {
+    let desk = Desk::new(stack).await;
+    let again = Command { attempt: 2, ..keep(1, "EUR") };
+    assert_eq!(desk.send(std::slice::from_ref(&again)).await, (vec![done()], 1));
+    assert_eq!(desk.send(&[again]).await, (vec![done()], 1));
+    assert_eq!(desk.kept().await, 1);
+}
