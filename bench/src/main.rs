@@ -246,9 +246,31 @@ enum Output {
     Json,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> anyhow::Result<()> {
+    let command = Cli::parse().command;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if command.is_beside_services() {
+        runtime.worker_threads(runtime::threads::beside_services());
+    }
+    runtime.enable_all().build()?.block_on(dispatch(command))
+}
+
+impl Command {
+    /// Whether it measures what runs beside services. It has as many threads then as the product would, whichever side is
+    /// measured.
+    fn is_beside_services(&self) -> bool {
+        match self {
+            Self::Run(RunArgs { stack, .. })
+            | Self::Burst(BurstArgs { stack, .. })
+            | Self::Sleepers(SleepersArgs { stack, .. }) => *stack == Stack::Services,
+            Self::Prefilled(_) | Self::Kill(_) | Self::Participants { .. } | Self::Orchestrator { .. } => true,
+            Self::Footprint(_) | Self::Suite { .. } => false,
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(args) => run(&args).await,
         Command::Burst(args) => burst::run(args).await,
         Command::Prefilled(args) => prefilled::run(args).await,

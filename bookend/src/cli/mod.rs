@@ -132,6 +132,13 @@ enum Command {
     Config,
 }
 
+impl Command {
+    /// Whether the process leaves most of the work to a database server and a broker.
+    fn is_beside_services(&self) -> bool {
+        matches!(self, Self::Serve { .. } | Self::Participant { .. })
+    }
+}
+
 #[derive(Debug, Args)]
 struct DataDir {
     /// Folder that holds the data.
@@ -142,7 +149,11 @@ struct DataDir {
 /// Runs the program.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if cli.command.is_beside_services() {
+        runtime.worker_threads(runtime::threads::beside_services());
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             output::error(&format!("the runtime can't be started: {error}"));

@@ -4,6 +4,8 @@
 //! Not for business: nothing here knows a saga. Must hold: nothing here reads configuration; each part has an
 //! options struct, and only the binary fills it.
 
+pub mod threads;
+
 pub mod tasks;
 
 mod pause;
