@@ -255,7 +255,8 @@ impl Engine {
         self.until(started.snapshot, started.watch, limit, reached).await
     }
 
-    /// Waits for something that implies an answer: nobody is told of what comes before.
+    /// Waits for something that implies an answer: nobody is told of what comes before. Whoever waits holds no saga meanwhile:
+    /// there may be very many who do.
     async fn until(
         &self,
         mut snapshot: Snapshot,
@@ -265,9 +266,11 @@ impl Engine {
     ) -> Result<Option<Snapshot>, Error> {
         let deadline = tokio::time::Instant::now() + limit;
         while !reached(&snapshot.saga) {
+            let version = snapshot.saga.version;
+            drop(snapshot);
             let heard = tokio::select! {
                 biased;
-                heard = watch.newer_than(snapshot.saga.version) => heard,
+                heard = watch.newer_than(version) => heard,
                 // Nobody is told of what comes before an answer, so the saga is read as it is by now.
                 () = self.shared.tasks.stopping() => return self.get(watch.saga_id()).await,
                 () = tokio::time::sleep_until(deadline) => return self.get(watch.saga_id()).await,
