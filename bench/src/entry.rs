@@ -51,7 +51,8 @@ async fn begin(engine: &Engine, definition: &str, input: Value, idempotency_key:
         input,
     };
     loop {
-        match engine.begin(request.clone()).await {
+        // Whoever waits afterwards does not hold what asking took.
+        match Box::pin(engine.begin(request.clone())).await {
             Ok(StartAnswer::Started(started)) => return Ok(*started),
             // As a client does that was told to ask again soon.
             Err(Error::Overloaded) => tokio::time::sleep(AGAIN).await,

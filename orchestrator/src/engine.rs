@@ -1,10 +1,9 @@
 //! The engine's face: start it, start sagas, ask for operations, read, wait.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use runtime::Tasks;
-use saga_core::{Action, Operation, Saga};
+use saga_core::{Action, Operation};
 use saga_defs::catalog::{Catalog, Loaded};
 use saga_defs::ids;
 use saga_store::{StartKey, State, Store};
@@ -17,7 +16,7 @@ use uuid::Uuid;
 use crate::definitions::Definitions;
 use crate::entropy::Entropy;
 use crate::gauges::Held;
-use crate::hints::{Hints, Watch};
+use crate::hints::Hints;
 use crate::hot::Hot;
 use crate::options::Options;
 use crate::outbound::Outbound;
@@ -31,7 +30,7 @@ use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies
 /// A running engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Engine {
@@ -224,66 +223,6 @@ impl Engine {
             (State::Known(saga), Some(loaded)) => Ok(Some(Snapshot { header: stored.header, saga: *saga, loaded })),
             (State::Known(_), None) | (State::Foreign(_), _) => Err(Error::Foreign),
         }
-    }
-
-    /// The saga once it is decided or stuck, or as it is when `limit` is over or the engine stops.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn wait(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
-        let watch = self.shared.hints.watch(saga_id);
-        match self.get(saga_id).await? {
-            Some(snapshot) => self.until(snapshot, watch, limit, Saga::is_answered).await,
-            None => Ok(None),
-        }
-    }
-
-    /// As [`Engine::wait`], for a saga that was started just now.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn follow(&self, started: Started, limit: Duration) -> Result<Option<Snapshot>, Error> {
-        self.until(started.snapshot, started.watch, limit, Saga::is_answered).await
-    }
-
-    /// As [`Engine::follow`], until the saga has ended or is stuck.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn follow_to_end(&self, started: Started, limit: Duration) -> Result<Option<Snapshot>, Error> {
-        let reached = |saga: &Saga| saga.is_ended() || saga.stuck.is_some();
-        self.until(started.snapshot, started.watch, limit, reached).await
-    }
-
-    /// Waits for something that implies an answer: nobody is told of what comes before. Whoever waits holds no saga meanwhile:
-    /// there may be very many who do.
-    async fn until(
-        &self,
-        mut snapshot: Snapshot,
-        mut watch: Watch,
-        limit: Duration,
-        reached: impl Fn(&Saga) -> bool,
-    ) -> Result<Option<Snapshot>, Error> {
-        let deadline = tokio::time::Instant::now() + limit;
-        while !reached(&snapshot.saga) {
-            let version = snapshot.saga.version;
-            drop(snapshot);
-            let heard = tokio::select! {
-                biased;
-                heard = watch.newer_than(version) => heard,
-                // Nobody is told of what comes before an answer, so the saga is read as it is by now.
-                () = self.shared.tasks.stopping() => return self.get(watch.saga_id()).await,
-                () = tokio::time::sleep_until(deadline) => return self.get(watch.saga_id()).await,
-            };
-            snapshot = match heard {
-                Some(heard) => Arc::unwrap_or_clone(heard),
-                None => match self.get(watch.saga_id()).await? {
-                    Some(snapshot) => snapshot,
-                    None => return Ok(None),
-                },
-            };
-        }
-        Ok(Some(snapshot))
     }
 }
 

@@ -57,6 +57,8 @@ pub mod archive;
 
 mod engine;
 
+mod waits;
+
 pub use engine::Engine;
 pub use entropy::{Entropy, RandomEntropy, SeededEntropy};
 pub use gauges::Held;

@@ -1,0 +1,106 @@
+//! Waits for a saga, on behalf of clients.
+//!
+//! Must hold: whoever waits holds no saga meanwhile and little else, because there may be very many who do; each wait ends
+//! within its limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use saga_core::Saga;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::hints::Watch;
+use crate::request::{Snapshot, Started};
+use crate::{Engine, Error};
+
+/// What a client waits for: it implies an answer, because nobody is told of what comes before.
+type Reached = fn(&Saga) -> bool;
+
+/// What was learnt at the beginning of a wait.
+enum First {
+    Reached(Box<Snapshot>),
+    /// Not yet, at this version.
+    At(u64),
+}
+
+fn first(snapshot: Snapshot, reached: Reached) -> First {
+    if reached(&snapshot.saga) { First::Reached(Box::new(snapshot)) } else { First::At(snapshot.saga.version) }
+}
+
+impl Engine {
+    /// The saga once it is decided or stuck, or as it is when `limit` is over or the engine stops.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn wait(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
+        let watch = self.shared.hints.watch(saga_id);
+        match self.read(saga_id).await? {
+            Some(snapshot) => self.until(first(*snapshot, Saga::is_answered), watch, limit, Saga::is_answered).await,
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Engine::wait`], for a saga that was started just now.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn follow(
+        &self,
+        started: Started,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Option<Snapshot>, Error>> + Send + use<'_> {
+        let Started { snapshot, watch, .. } = started;
+        self.until(first(snapshot, Saga::is_answered), watch, limit, Saga::is_answered)
+    }
+
+    /// As [`Engine::follow`], until the saga has ended or is stuck.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn follow_to_end(
+        &self,
+        started: Started,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Option<Snapshot>, Error>> + Send + use<'_> {
+        let reached: Reached = |saga| saga.is_ended() || saga.stuck.is_some();
+        let Started { snapshot, watch, .. } = started;
+        self.until(first(snapshot, reached), watch, limit, reached)
+    }
+
+    async fn until(
+        &self,
+        mut last: First,
+        mut watch: Watch,
+        limit: Duration,
+        reached: Reached,
+    ) -> Result<Option<Snapshot>, Error> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let version = match last {
+                First::Reached(snapshot) => return Ok(Some(*snapshot)),
+                First::At(version) => version,
+            };
+            let heard = tokio::select! {
+                biased;
+                heard = watch.newer_than(version) => Some(heard),
+                () = self.shared.tasks.stopping() => None,
+                () = tokio::time::sleep_until(deadline) => None,
+            };
+            last = match heard {
+                Some(Some(heard)) => first(Arc::unwrap_or_clone(heard), reached),
+                Some(None) => match self.read(watch.saga_id()).await? {
+                    Some(snapshot) => first(*snapshot, reached),
+                    None => return Ok(None),
+                },
+                // As it is by now.
+                None => return Ok(self.read(watch.saga_id()).await?.map(|snapshot| *snapshot)),
+            };
+        }
+    }
+
+    /// Reads a saga, in memory that is only held meanwhile.
+    async fn read(&self, saga_id: Uuid) -> Result<Option<Box<Snapshot>>, Error> {
+        Ok(Box::pin(self.get(saga_id)).await?.map(Box::new))
+    }
+}
