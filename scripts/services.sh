@@ -459,7 +459,12 @@ alarm() {
     fi
     find_rabbitmq || fail "rabbitmq is not installed"
     broker_environment
-    as_account rabbitmq "${broker_env[@]}" "$rabbitmq_bin/rabbitmqctl" --quiet set_vm_memory_high_watermark "${mark[@]}"
+    # A node that accepts connections may not count as started yet for a moment.
+    await "$START_LIMIT" mark_memory "${mark[@]}" || fail "the memory mark can't be set: ${said:-no answer}"
+}
+
+mark_memory() {
+    said=$(as_account rabbitmq "${broker_env[@]}" "$rabbitmq_bin/rabbitmqctl" --quiet set_vm_memory_high_watermark "$@" 2>&1)
 }
 
 verb=${1:-} noun="" dir="" only="" owner="" purge=0 stop_mode=immediate

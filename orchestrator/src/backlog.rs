@@ -25,11 +25,13 @@ pub(crate) struct Backlog<T> {
     alone: Vec<Alone<T>>,
 }
 
+/// What failed alone, and is to be tried by itself.
 #[derive(Debug)]
-struct Alone<T> {
+pub(crate) struct Alone<T> {
     due: Instant,
+    /// The wait that ends then.
     wait: Duration,
-    input: T,
+    pub(crate) input: T,
 }
 
 /// What is to be tried next.
@@ -38,8 +40,6 @@ pub(crate) struct Next<T> {
     pub(crate) inputs: Vec<T>,
     /// How many others may come along.
     pub(crate) room: usize,
-    /// The wait before the next try, should it fail alone.
-    pub(crate) wait: Duration,
 }
 
 impl<T> Backlog<T> {
@@ -48,16 +48,18 @@ impl<T> Backlog<T> {
     }
 
     /// What is to be tried now; may be nothing.
-    pub(crate) fn next(&mut self, now: Instant) -> Next<T> {
-        if let Some(position) = self.alone.iter().position(|alone| alone.due <= now) {
-            let Alone { wait, input, .. } = self.alone.remove(position);
-            return Next { inputs: vec![input], room: 0, wait: (wait * 2).min(ALONE_MAX) };
-        }
+    pub(crate) fn next(&mut self) -> Next<T> {
         let inputs: Vec<T> = self.again.drain(..self.size.min(self.again.len())).collect();
         let joins = self.again.is_empty() && (inputs.is_empty() || !self.suspect);
         let room = if joins { self.size - inputs.len() } else { 0 };
         self.suspect &= !self.again.is_empty();
-        Next { inputs, room, wait: ALONE }
+        Next { inputs, room }
+    }
+
+    /// Something that is to be tried by itself now.
+    pub(crate) fn alone(&mut self, now: Instant) -> Option<Alone<T>> {
+        let position = self.alone.iter().position(|alone| alone.due <= now)?;
+        Some(self.alone.remove(position))
     }
 
     /// When something is to be tried by itself next.
@@ -76,15 +78,28 @@ impl<T> Backlog<T> {
         self.again.extend(inputs);
     }
 
-    /// The store failed with these; `wait` came with them.
-    pub(crate) fn failed(&mut self, mut inputs: Vec<T>, wait: Duration, now: Instant) {
+    /// The store failed with these.
+    pub(crate) fn failed(&mut self, mut inputs: Vec<T>, now: Instant) {
         if inputs.len() == 1 && self.alone.len() < self.batch_max {
-            self.alone.extend(inputs.pop().map(|input| Alone { due: now + wait, wait, input }));
+            self.alone.extend(inputs.pop().map(|input| Alone { due: now + ALONE, wait: ALONE, input }));
             return;
         }
         self.size = (inputs.len() / 2).max(1);
         self.again.extend(inputs);
         self.suspect = true;
+    }
+
+    /// The store failed again with what was tried by itself after `wait`.
+    pub(crate) fn failed_alone(&mut self, inputs: Vec<T>, wait: Duration, now: Instant) {
+        let wait = (wait * 2).min(ALONE_MAX);
+        self.alone.extend(inputs.into_iter().map(|input| Alone { due: now + wait, wait, input }));
+    }
+}
+
+impl<T> Alone<T> {
+    /// How long it was waited before this try.
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
     }
 }
 
@@ -96,12 +111,18 @@ mod tests {
 
     /// Tries once; a batch with the guilty one fails. What went through.
     fn step(backlog: &mut Backlog<u32>, fresh: &mut Vec<u32>, now: Instant) -> Vec<u32> {
-        let mut next = backlog.next(now);
+        if let Some(alone) = backlog.alone(now) {
+            let wait = alone.wait();
+            assert_eq!(alone.input, GUILTY);
+            backlog.failed_alone(vec![alone.input], wait, now);
+            return Vec::new();
+        }
+        let mut next = backlog.next();
         let more = next.room.min(fresh.len());
         next.inputs.extend(fresh.drain(..more));
-        let Next { inputs, wait, room: _ } = next;
+        let inputs = next.inputs;
         if inputs.contains(&GUILTY) {
-            backlog.failed(inputs, wait, now);
+            backlog.failed(inputs, now);
             Vec::new()
         } else {
             backlog.done(Vec::new());
@@ -140,13 +161,12 @@ mod tests {
         let mut backlog = Backlog::new(4);
         let mut given = 0;
         for _ in 0..100 {
-            let mut next = backlog.next(Instant::now());
+            let mut next = backlog.next();
             for _ in 0..next.room {
                 next.inputs.push(given);
                 given += 1;
             }
-            let Next { inputs, wait, room: _ } = next;
-            backlog.failed(inputs, wait, Instant::now());
+            backlog.failed(next.inputs, Instant::now());
         }
         assert!(given <= 12, "{given} were taken in hand");
     }

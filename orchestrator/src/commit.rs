@@ -161,7 +161,8 @@ pub(crate) async fn in_parts(shared: &Shared, refused: Vec<Work>, pause: Pause) 
     }
 }
 
-async fn attempt(shared: &Shared, works: Vec<Work>, pause: Pause) -> Attempt {
+/// Decides inputs and commits them, one after the other.
+pub(crate) async fn attempt(shared: &Shared, works: Vec<Work>, pause: Pause) -> Attempt {
     let mut decided = Decided::default();
     if let Err((error, mut works)) = decided.join(shared, works).await {
         works.extend(decided.into_works());

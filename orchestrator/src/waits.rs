@@ -83,9 +83,9 @@ impl Engine {
             };
             let heard = tokio::select! {
                 biased;
-                heard = watch.newer_than(version) => Some(heard),
                 () = self.shared.tasks.stopping() => None,
                 () = tokio::time::sleep_until(deadline) => None,
+                heard = watch.newer_than(version) => Some(heard),
             };
             last = match heard {
                 Some(Some(heard)) => first(Arc::unwrap_or_clone(heard), reached),

@@ -15,7 +15,7 @@ use saga_store::Error as StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::backlog::{Backlog, Next};
+use crate::backlog::{Alone, Backlog, Next};
 use crate::commit::{self, Again, Attempt};
 use crate::decided::{About, Decided};
 use crate::gather::Gather;
@@ -24,6 +24,9 @@ use crate::work::Work;
 
 /// Wait after the store failed, doubled up to its bound.
 const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1));
+
+/// What was decided longer ago is decided again: its timeouts have begun to run.
+const STALE: Duration = Duration::from_secs(1);
 
 /// One worker, and what it has in hand.
 pub(crate) struct Worker {
@@ -36,6 +39,8 @@ pub(crate) struct Worker {
     pause: Pause,
     next: Making,
     under_way: Option<UnderWay>,
+    /// Whether something was tried by itself last: then it is the others' turn.
+    others: bool,
 }
 
 /// The batch that is being put together.
@@ -45,8 +50,6 @@ struct Making {
     parked: Vec<Work>,
     taken: usize,
     room: usize,
-    /// The wait before the next try, should it fail alone.
-    wait: Duration,
     /// When company for it was first waited for.
     since: Instant,
 }
@@ -56,7 +59,6 @@ struct UnderWay {
     commit: Pin<Box<dyn Future<Output = Attempt> + Send>>,
     about: About,
     taken: usize,
-    wait: Duration,
     since: Instant,
 }
 
@@ -72,9 +74,9 @@ enum Event {
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Work>) -> Self {
         let mut backlog = Backlog::new(shared.options.batch_max);
-        let next = Making::new(&backlog.next(Instant::now()));
+        let next = Making::new(&backlog.next());
         let gather = Gather::default();
-        Self { shared, queue, open: true, backlog, gather, pause: PAUSE, next, under_way: None }
+        Self { shared, queue, open: true, backlog, gather, pause: PAUSE, next, under_way: None, others: false }
     }
 
     /// Works until there will be nothing more, or the engine stops and the store is out of reach: what is not committed
@@ -82,7 +84,7 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         loop {
             if self.next.is_empty() {
-                let next = self.backlog.next(Instant::now());
+                let next = self.backlog.next();
                 self.next = Making::new(&next);
                 if !next.inputs.is_empty() {
                     if !self.join(next.inputs).await {
@@ -90,6 +92,10 @@ impl Worker {
                     }
                     continue;
                 }
+            }
+            if let Some(alone) = self.alone() {
+                self.try_alone(alone).await;
+                continue;
             }
             if self.is_due(Instant::now()) {
                 self.launch().await;
@@ -129,7 +135,11 @@ impl Worker {
     async fn event(&mut self) -> Event {
         let closing = self.queue.is_closed();
         let room = if self.open { self.next.room } else { 0 };
-        let look = if self.next.is_empty() { self.backlog.due() } else { self.launch_at() };
+        let look = match &self.under_way {
+            Some(_) => None,
+            None if self.next.is_empty() => self.backlog.due(),
+            None => self.launch_at(),
+        };
         let mut works = Vec::new();
         tokio::select! {
             biased;
@@ -137,6 +147,31 @@ impl Worker {
             _ = self.queue.recv_many(&mut works, room), if room > 0 => Event::Taken(works),
             () = until(look) => Event::Due,
             () = self.shared.tasks.stopping(), if !closing => Event::Stopping,
+        }
+    }
+
+    /// What is to be tried by itself, while nothing is under way and nobody else's turn has come.
+    fn alone(&mut self) -> Option<Alone<Work>> {
+        let wanted = !self.next.is_empty() || !self.queue.is_empty();
+        if self.under_way.is_some() || (self.others && wanted) {
+            return None;
+        }
+        self.backlog.alone(Instant::now())
+    }
+
+    /// Tries what failed alone. The batch in the making stays what it is: should it be about the same saga, its version
+    /// tells.
+    async fn try_alone(&mut self, alone: Alone<Work>) {
+        self.others = true;
+        let wait = alone.wait();
+        let again = match commit::attempt(&self.shared, vec![alone.input], PAUSE).await {
+            Attempt::Committed(landed) => Again::Lost(landed.tell(&self.shared).await),
+            Attempt::Failed(inputs) => Again::Failed(inputs),
+            Attempt::Poisoned(inputs) => commit::in_parts(&self.shared, inputs, PAUSE).await,
+        };
+        match again {
+            Again::Lost(losers) => self.backlog.put_back(losers),
+            Again::Failed(inputs) => self.backlog.failed_alone(inputs, wait, Instant::now()),
         }
     }
 
@@ -172,13 +207,14 @@ impl Worker {
 
     /// Gives the next batch to the store.
     async fn launch(&mut self) {
-        let fresh = Making::new(&Next { inputs: Vec::new(), room: 0, wait: Duration::ZERO });
-        let Making { mut decided, parked, taken, wait, .. } = std::mem::replace(&mut self.next, fresh);
+        self.others = false;
+        let fresh = Making::new(&Next { inputs: Vec::new(), room: 0 });
+        let Making { mut decided, parked, taken, .. } = std::mem::replace(&mut self.next, fresh);
         self.backlog.put_back(parked);
         let about = std::mem::take(&mut decided.about);
         let shared = Arc::clone(&self.shared);
         let commit = Box::pin(async move { commit::commit(&shared, decided, PAUSE).await });
-        let mut batch = UnderWay { commit, about, taken, wait, since: Instant::now() };
+        let mut batch = UnderWay { commit, about, taken, since: Instant::now() };
         // It sets out now, not when it is looked at next.
         if let Poll::Ready(attempt) = poll_fn(|context| Poll::Ready(batch.commit.as_mut().poll(context))).await {
             batch.commit = Box::pin(ready(attempt));
@@ -188,54 +224,63 @@ impl Worker {
 
     /// The batch under way is over: the next one sets out before anybody is told. False when the engine stops.
     async fn land(&mut self, attempt: Attempt) -> bool {
-        let Some(UnderWay { taken, wait, since, .. }) = self.under_way.take() else { return true };
+        let Some(UnderWay { taken, since, .. }) = self.under_way.take() else { return true };
         self.gather.turned(taken, since.elapsed());
         self.next.since = Instant::now();
         match attempt {
             Attempt::Committed(landed) => {
-                if self.is_due(self.next.since) {
+                let parked = std::mem::take(&mut self.next.parked);
+                if since.elapsed() > STALE {
+                    self.backlog.put_back(std::mem::take(&mut self.next.decided).into_works());
+                }
+                // What is to be tried by itself has its turn before.
+                if self.backlog.due().is_none_or(|due| due > self.next.since) && self.is_due(self.next.since) {
                     self.launch().await;
                 }
                 let losers = landed.tell(&self.shared).await;
-                self.tried(losers);
+                self.tried(losers, parked);
                 true
             }
-            Attempt::Failed(inputs) => self.failed(inputs, wait).await,
-            Attempt::Poisoned(inputs) => self.poisoned(inputs, wait).await,
+            Attempt::Failed(inputs) => self.failed(inputs).await,
+            Attempt::Poisoned(inputs) => self.poisoned(inputs).await,
         }
     }
 
-    /// The store took what it was given, all but these.
-    fn tried(&mut self, losers: Vec<Work>) {
+    /// The store took what it was given, all but the losers. They are decided again, then what waited for that batch, and
+    /// nothing newer before them.
+    fn tried(&mut self, losers: Vec<Work>, parked: Vec<Work>) {
         self.pause.reset();
+        if !losers.is_empty() || !parked.is_empty() {
+            self.next.room = 0;
+        }
         self.backlog.done(losers);
-        self.backlog.put_back(std::mem::take(&mut self.next.parked));
+        self.backlog.put_back(parked);
     }
 
     /// The store is out of reach: everything in hand is to be decided again. False when the engine stops.
-    async fn failed(&mut self, inputs: Vec<Work>, wait: Duration) -> bool {
-        self.backlog.failed(inputs, wait, Instant::now());
+    async fn failed(&mut self, inputs: Vec<Work>) -> bool {
+        self.backlog.failed(inputs, Instant::now());
         self.backlog.put_back(std::mem::take(&mut self.next.decided).into_works());
         self.backlog.put_back(std::mem::take(&mut self.next.parked));
         self.pause.wait(&self.shared.tasks).await
     }
 
-    async fn poisoned(&mut self, inputs: Vec<Work>, wait: Duration) -> bool {
+    async fn poisoned(&mut self, inputs: Vec<Work>) -> bool {
         match commit::in_parts(&self.shared, inputs, PAUSE).await {
             Again::Lost(losers) => {
-                self.tried(losers);
+                let parked = std::mem::take(&mut self.next.parked);
+                self.tried(losers, parked);
                 true
             }
-            Again::Failed(inputs) => self.failed(inputs, wait).await,
+            Again::Failed(inputs) => self.failed(inputs).await,
         }
     }
 
     /// No state could be read for these inputs. False when the engine stops.
     async fn not_read(&mut self, error: &StoreError, inputs: Vec<Work>) -> bool {
-        let wait = self.next.wait;
         match commit::failed(error, inputs) {
-            Attempt::Failed(inputs) => self.failed(inputs, wait).await,
-            Attempt::Poisoned(inputs) => self.poisoned(inputs, wait).await,
+            Attempt::Failed(inputs) => self.failed(inputs).await,
+            Attempt::Poisoned(inputs) => self.poisoned(inputs).await,
             Attempt::Committed(_) => true,
         }
     }
@@ -248,7 +293,6 @@ impl Making {
             parked: Vec::new(),
             taken: 0,
             room: next.room + next.inputs.len(),
-            wait: next.wait,
             since: Instant::now(),
         }
     }

@@ -206,7 +206,7 @@ where
     loop {
         let once = work.clone();
         match db.transaction(move |tx| once(tx, look)).await {
-            Err(db::Error::Bug(_)) if !look => look = true,
+            Err(db::Error::Bug(_) | db::Error::Unknown) if !look => look = true,
             Err(error) if tries < TRIES_MAX && error.unique_violation() == Some(ONE_PER_EFFECT) => tries += 1,
             result => return result,
         }
@@ -266,19 +266,27 @@ impl Rows {
     pub(crate) async fn write(self, tx: &DatabaseTransaction) -> Result<(), DbErr> {
         let (new, known): (Vec<Kept>, Vec<Kept>) =
             self.rows.into_values().filter(|kept| kept.changed).partition(|kept| kept.new);
-        save(tx, &known.into_iter().map(|kept| kept.row).collect::<Vec<_>>()).await?;
-        if new.is_empty() {
-            return Ok(());
+        // New ones first: whoever wants to write a row that is there is told so at once, as long as it is only locked.
+        if !new.is_empty() {
+            let new: Vec<Model> = new.into_iter().map(|kept| kept.row).collect();
+            let backend = tx.get_database_backend();
+            // One statement for all of them, so that they are written in key order.
+            let statement = if new.iter().all(Model::is_settled) {
+                set_sql::insert_settled(backend, self.participant, self.now, &new)
+            } else {
+                set_sql::insert(backend, &new)
+            };
+            tx.execute_raw(statement).await?;
         }
-        let new: Vec<Model> = new.into_iter().map(|kept| kept.row).collect();
-        let backend = tx.get_database_backend();
-        // One statement for all of them, so that they are written in key order.
-        let statement = if new.iter().all(Model::is_settled) {
-            set_sql::insert_settled(backend, self.participant, self.now, &new)
-        } else {
-            set_sql::insert(backend, &new)
-        };
-        tx.execute_raw(statement).await.map(|_| ())
+        save(tx, &known.into_iter().map(|kept| kept.row).collect::<Vec<_>>()).await
+    }
+
+    /// Refuses to go on when a row of these effects is there after all, though nobody looked.
+    pub(crate) async fn must_be_new(tx: &DatabaseTransaction, keys: Vec<Uuid>) -> Result<(), DbErr> {
+        match lock(tx, keys).await?.first() {
+            Some(row) => Err(DbErr::Custom(format!("{row:?} was there before anybody looked"))),
+            None => Ok(()),
+        }
     }
 }
 

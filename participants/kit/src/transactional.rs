@@ -107,6 +107,12 @@ impl<P: Transactional> Batch<P> {
             }
         }
         rows.write(tx).await?;
+        if !look {
+            // Nothing is written for an effect that was put off, so no key would tell that it had been made before.
+            let put_off = |answer: &Option<Counted>| matches!(answer, Some((Outcome::Retry { .. }, _)));
+            let asked = self.commands.iter().zip(&answers).filter(|(_, answer)| put_off(answer));
+            Rows::must_be_new(tx, asked.map(|(command, _)| command.key).collect()).await?;
+        }
         answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command was in no round"))).collect()
     }
 

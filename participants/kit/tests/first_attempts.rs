@@ -6,13 +6,14 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use fixture::{Owned, Stack, on_every_stack};
-use participant_kit::TransactionalHandler;
 use participant_kit::conformance::command;
+use participant_kit::{Transactional, TransactionalHandler};
 use saga_defs::message::FENCED;
-use saga_defs::{Command, Outcome, Verb};
-use sea_orm::ConnectionTrait as _;
+use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::sea_query::{Asterisk, Expr, ExprTrait as _, Query};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr};
 use serde_json::json;
 use support::{Shelf, database, keep};
 use uuid::Uuid;
@@ -56,6 +57,7 @@ on_every_stack!(
     a_first_attempt_that_comes_twice_is_answered_from_the_inbox,
     an_undo_that_came_first_fences_the_first_attempt,
     a_later_attempt_looks_first,
+    who_is_put_off_by_its_own_effect_is_answered_from_the_inbox,
 );
 
 async fn nobody_looks_for_what_was_never_asked(stack: Stack) {
@@ -86,4 +88,48 @@ async fn a_later_attempt_looks_first(stack: Stack) {
     assert_eq!(desk.send(std::slice::from_ref(&again)).await, (vec![done()], 1));
     assert_eq!(desk.send(&[again]).await, (vec![done()], 1));
     assert_eq!(desk.kept().await, 1);
+}
+
+/// Says "later" as long as the text is there, whoever wrote it.
+struct OneCopy;
+
+#[async_trait]
+impl Transactional for OneCopy {
+    fn name(&self) -> &'static str {
+        "shelf"
+    }
+
+    fn undoable(&self) -> bool {
+        false
+    }
+
+    async fn execute(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        let there = Query::select().column("id").from("slots").to_owned();
+        match tx.query_one(&there).await? {
+            Some(_) => Ok(vec![Outcome::Retry { after_ms: 1 }; commands.len()]),
+            None => Shelf.execute(tx, now, commands).await,
+        }
+    }
+
+    async fn undo(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        commands: &[&Command],
+    ) -> Result<Vec<Outcome>, DbErr> {
+        Shelf.undo(tx, now, commands).await
+    }
+}
+
+async fn who_is_put_off_by_its_own_effect_is_answered_from_the_inbox(stack: Stack) {
+    let owned = database(stack).await;
+    let shelf = TransactionalHandler::new(owned.db.clone(), OneCopy);
+    assert_eq!(shelf.apply(&[&keep(1, "EUR")]).await.unwrap(), [done()]);
+    assert_eq!(shelf.apply(&[&keep(1, "EUR")]).await.unwrap(), [done()]);
+    assert_eq!(shelf.apply(&[&keep(2, "EUR")]).await.unwrap(), [Outcome::Retry { after_ms: 1 }]);
 }
