@@ -62,11 +62,13 @@ background() {
         </dev/null >>"$dir/$name.log" 2>&1 9>&- &
 }
 
-# Whether the process of a pid file runs and was started from here: its arguments say so. runs FILE ARGUMENT
+# Whether the process of a pid file runs and was started from here: its arguments say so, or its environment while a
+# script is on its way to become the server. runs FILE ARGUMENT
 runs() {
-    local pid
+    local pid told
     read -r pid 2>/dev/null <"$1" || return 1
-    tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$2"
+    told=$(cat "/proc/$pid/cmdline" "/proc/$pid/environ" 2>/dev/null | tr '\0' ' ') || true
+    [[ $told == *"$2"* ]]
 }
 
 postgres_runs() { runs "$dir/postgres/data/postmaster.pid" "-D $dir/postgres/data"; }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::load::Load;
@@ -39,15 +40,15 @@ pub(crate) async fn run(args: BurstArgs) -> anyhow::Result<()> {
     let (usual_peak, usual_now) = (meter.peak_rss_mb(), meter.rss_mb());
     eprintln!("{} sagas at once", args.sagas);
     let began = Instant::now();
-    let mut flights: JoinSet<_> = (0..args.sagas)
+    let mut flights: FuturesUnordered<_> = (0..args.sagas)
         .map(|number| {
             let entry = Arc::clone(&world.entry);
             // Apart from the numbers of the load before.
             async move { entry.run(u64::MAX / 2 + number, false).await }
         })
         .collect();
-    while let Some(ended) = flights.join_next().await {
-        ended??;
+    while let Some(ended) = flights.next().await {
+        ended?;
     }
     let seconds = began.elapsed().as_secs_f64();
     let peak = meter.peak_rss_mb();
