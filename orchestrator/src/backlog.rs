@@ -29,8 +29,8 @@ pub(crate) struct Backlog<T> {
 #[derive(Debug)]
 pub(crate) struct Alone<T> {
     due: Instant,
-    /// The wait that ends then.
-    wait: Duration,
+    /// How long it was waited before this try.
+    pub(crate) wait: Duration,
     pub(crate) input: T,
 }
 
@@ -96,13 +96,6 @@ impl<T> Backlog<T> {
     }
 }
 
-impl<T> Alone<T> {
-    /// How long it was waited before this try.
-    pub(crate) fn wait(&self) -> Duration {
-        self.wait
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +105,7 @@ mod tests {
     /// Tries once; a batch with the guilty one fails. What went through.
     fn step(backlog: &mut Backlog<u32>, fresh: &mut Vec<u32>, now: Instant) -> Vec<u32> {
         if let Some(alone) = backlog.alone(now) {
-            let wait = alone.wait();
+            let wait = alone.wait;
             assert_eq!(alone.input, GUILTY);
             backlog.failed_alone(vec![alone.input], wait, now);
             return Vec::new();

@@ -4,6 +4,8 @@
 //! was committed is handed to the publisher before anybody is told; a batch that the store refuses is halved until the
 //! guilty input stands alone.
 
+use std::time::Duration;
+
 use runtime::Pause;
 use saga_defs::Timestamp;
 use saga_store::{Batch, Committed, Error as StoreError, Outcome};
@@ -15,6 +17,8 @@ use crate::settle;
 use crate::shared::Shared;
 use crate::work::Work;
 
+/// Wait after the store failed, doubled up to its bound.
+pub(crate) const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1));
 /// How often an input that the store refuses is tried alone.
 const TRIES_MAX: u32 = 3;
 
@@ -47,7 +51,7 @@ impl Landed {
 }
 
 /// Commits a batch, and publishes what it sends.
-pub(crate) async fn commit(shared: &Shared, decided: Decided, pause: Pause) -> Attempt {
+pub(crate) async fn commit(shared: &Shared, decided: Decided) -> Attempt {
     let Decided { mut groups, mut starting, now, about: _ } = decided;
     let moving = groups.iter_mut().filter_map(|group| group.transition.take());
     let transitions: Vec<_> = moving.chain(starting.iter_mut().filter_map(|group| group.transition.take())).collect();
@@ -69,7 +73,7 @@ pub(crate) async fn commit(shared: &Shared, decided: Decided, pause: Pause) -> A
                 error = &error as &dyn std::error::Error,
                 "the answer of a commit was lost and is asked for"
             );
-            match ask(shared, commit_id, &ids, pause).await {
+            match ask(shared, commit_id, &ids).await {
                 // It never happened: what kept it from happening may still be there, so the next try is not at once.
                 Some(asked) if !asked.outcomes.contains(&Outcome::Committed) => {
                     return Attempt::Failed(take_back(groups, starting));
@@ -88,7 +92,8 @@ pub(crate) async fn commit(shared: &Shared, decided: Decided, pause: Pause) -> A
 }
 
 /// Reads back what became of a commit, as long as it takes. None when the engine is stopping.
-async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid], mut pause: Pause) -> Option<Committed> {
+async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed> {
+    let mut pause = PAUSE;
     loop {
         match shared.store.committed(commit_id, ids).await {
             Ok(found) => {
@@ -138,7 +143,7 @@ pub(crate) enum Again {
 }
 
 /// Tries inputs that the store refuses in ever smaller parts, one after the other, so that only the guilty are lost.
-pub(crate) async fn in_parts(shared: &Shared, refused: Vec<Work>, pause: Pause) -> Again {
+pub(crate) async fn in_parts(shared: &Shared, refused: Vec<Work>) -> Again {
     let mut refused = Some((refused, 1));
     let (mut open, mut again) = (Vec::new(), Vec::new());
     loop {
@@ -149,7 +154,7 @@ pub(crate) async fn in_parts(shared: &Shared, refused: Vec<Work>, pause: Pause) 
             None => {}
         }
         let Some((part, tries)) = open.pop() else { return Again::Lost(again) };
-        match attempt(shared, part, pause).await {
+        match attempt(shared, part).await {
             Attempt::Committed(landed) => again.extend(landed.tell(shared).await),
             Attempt::Poisoned(part) => refused = Some((part, tries)),
             Attempt::Failed(part) => {
@@ -162,7 +167,7 @@ pub(crate) async fn in_parts(shared: &Shared, refused: Vec<Work>, pause: Pause) 
 }
 
 /// Decides inputs and commits them, one after the other.
-pub(crate) async fn attempt(shared: &Shared, works: Vec<Work>, pause: Pause) -> Attempt {
+pub(crate) async fn attempt(shared: &Shared, works: Vec<Work>) -> Attempt {
     let mut decided = Decided::default();
     if let Err((error, mut works)) = decided.join(shared, works).await {
         works.extend(decided.into_works());
@@ -171,7 +176,7 @@ pub(crate) async fn attempt(shared: &Shared, works: Vec<Work>, pause: Pause) -> 
     if decided.is_empty() {
         return Attempt::Committed(Box::default());
     }
-    commit(shared, decided, pause).await
+    commit(shared, decided).await
 }
 
 /// Halves a batch: between sagas and start keys where there are several, else between the inputs of the one saga, the

@@ -17,15 +17,15 @@ use crate::{Engine, Error};
 /// What a client waits for: it implies an answer, because nobody is told of what comes before.
 type Reached = fn(&Saga) -> bool;
 
-/// What was learnt at the beginning of a wait.
-enum First {
+/// How far a saga was when it was seen last.
+enum Seen {
     Reached(Box<Snapshot>),
     /// Not yet, at this version.
     At(u64),
 }
 
-fn first(snapshot: Snapshot, reached: Reached) -> First {
-    if reached(&snapshot.saga) { First::Reached(Box::new(snapshot)) } else { First::At(snapshot.saga.version) }
+fn seen(snapshot: Snapshot, reached: Reached) -> Seen {
+    if reached(&snapshot.saga) { Seen::Reached(Box::new(snapshot)) } else { Seen::At(snapshot.saga.version) }
 }
 
 impl Engine {
@@ -36,7 +36,7 @@ impl Engine {
     pub async fn wait(&self, saga_id: Uuid, limit: Duration) -> Result<Option<Snapshot>, Error> {
         let watch = self.shared.hints.watch(saga_id);
         match self.read(saga_id).await? {
-            Some(snapshot) => self.until(first(*snapshot, Saga::is_answered), watch, limit, Saga::is_answered).await,
+            Some(snapshot) => self.until(seen(*snapshot, Saga::is_answered), watch, limit, Saga::is_answered).await,
             None => Ok(None),
         }
     }
@@ -51,7 +51,7 @@ impl Engine {
         limit: Duration,
     ) -> impl Future<Output = Result<Option<Snapshot>, Error>> + Send + use<'_> {
         let Started { snapshot, watch, .. } = started;
-        self.until(first(snapshot, Saga::is_answered), watch, limit, Saga::is_answered)
+        self.until(seen(snapshot, Saga::is_answered), watch, limit, Saga::is_answered)
     }
 
     /// As [`Engine::follow`], until the saga has ended or is stuck.
@@ -65,12 +65,12 @@ impl Engine {
     ) -> impl Future<Output = Result<Option<Snapshot>, Error>> + Send + use<'_> {
         let reached: Reached = |saga| saga.is_ended() || saga.stuck.is_some();
         let Started { snapshot, watch, .. } = started;
-        self.until(first(snapshot, reached), watch, limit, reached)
+        self.until(seen(snapshot, reached), watch, limit, reached)
     }
 
     async fn until(
         &self,
-        mut last: First,
+        mut last: Seen,
         mut watch: Watch,
         limit: Duration,
         reached: Reached,
@@ -78,8 +78,8 @@ impl Engine {
         let deadline = Instant::now() + limit;
         loop {
             let version = match last {
-                First::Reached(snapshot) => return Ok(Some(*snapshot)),
-                First::At(version) => version,
+                Seen::Reached(snapshot) => return Ok(Some(*snapshot)),
+                Seen::At(version) => version,
             };
             let heard = tokio::select! {
                 biased;
@@ -88,9 +88,9 @@ impl Engine {
                 heard = watch.newer_than(version) => Some(heard),
             };
             last = match heard {
-                Some(Some(heard)) => first(Arc::unwrap_or_clone(heard), reached),
+                Some(Some(heard)) => seen(Arc::unwrap_or_clone(heard), reached),
                 Some(None) => match self.read(watch.saga_id()).await? {
-                    Some(snapshot) => first(*snapshot, reached),
+                    Some(snapshot) => seen(*snapshot, reached),
                     None => return Ok(None),
                 },
                 // As it is by now.

@@ -16,14 +16,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::backlog::{Alone, Backlog, Next};
-use crate::commit::{self, Again, Attempt};
+use crate::commit::{self, Again, Attempt, PAUSE};
 use crate::decided::{About, Decided};
 use crate::gather::Gather;
 use crate::shared::Shared;
 use crate::work::Work;
-
-/// Wait after the store failed, doubled up to its bound.
-const PAUSE: Pause = Pause::new(Duration::from_millis(20), Duration::from_secs(1));
 
 /// What was decided longer ago is decided again: its timeouts have begun to run.
 const STALE: Duration = Duration::from_secs(1);
@@ -163,11 +160,11 @@ impl Worker {
     /// tells.
     async fn try_alone(&mut self, alone: Alone<Work>) {
         self.others = true;
-        let wait = alone.wait();
-        let again = match commit::attempt(&self.shared, vec![alone.input], PAUSE).await {
+        let wait = alone.wait;
+        let again = match commit::attempt(&self.shared, vec![alone.input]).await {
             Attempt::Committed(landed) => Again::Lost(landed.tell(&self.shared).await),
             Attempt::Failed(inputs) => Again::Failed(inputs),
-            Attempt::Poisoned(inputs) => commit::in_parts(&self.shared, inputs, PAUSE).await,
+            Attempt::Poisoned(inputs) => commit::in_parts(&self.shared, inputs).await,
         };
         match again {
             Again::Lost(losers) => self.backlog.put_back(losers),
@@ -213,7 +210,7 @@ impl Worker {
         self.backlog.put_back(parked);
         let about = std::mem::take(&mut decided.about);
         let shared = Arc::clone(&self.shared);
-        let commit = Box::pin(async move { commit::commit(&shared, decided, PAUSE).await });
+        let commit = Box::pin(async move { commit::commit(&shared, decided).await });
         let mut batch = UnderWay { commit, about, taken, since: Instant::now() };
         // It sets out now, not when it is looked at next.
         if let Poll::Ready(attempt) = poll_fn(|context| Poll::Ready(batch.commit.as_mut().poll(context))).await {
@@ -266,7 +263,7 @@ impl Worker {
     }
 
     async fn poisoned(&mut self, inputs: Vec<Work>) -> bool {
-        match commit::in_parts(&self.shared, inputs, PAUSE).await {
+        match commit::in_parts(&self.shared, inputs).await {
             Again::Lost(losers) => {
                 let parked = std::mem::take(&mut self.next.parked);
                 self.tried(losers, parked);

@@ -135,7 +135,19 @@ enum Command {
 impl Command {
     /// Whether the process leaves most of the work to a database server and a broker.
     fn is_beside_services(&self) -> bool {
-        matches!(self, Self::Serve { .. } | Self::Participant { .. })
+        match self {
+            Self::Serve { .. } | Self::Participant { .. } => true,
+            Self::Demo { .. }
+            | Self::Dev { .. }
+            | Self::Providers { .. }
+            | Self::Migrate { .. }
+            | Self::Seed { .. }
+            | Self::Audit { .. }
+            | Self::Sagas(_)
+            | Self::DeadLetters(_)
+            | Self::Definitions(_)
+            | Self::Config => false,
+        }
     }
 }
 

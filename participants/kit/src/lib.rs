@@ -84,7 +84,7 @@ pub trait Transactional: Send + Sync + 'static {
 
     /// Locks every row of the owner that any of `commands` may change and that other effects change too, in one order
     /// that all participants of the owner share. Called once per transaction, with the whole batch, when the inbox rows
-    /// that are there are locked and nothing is done yet: who waits for a lock then holds only what comes before it, so
+    /// that are there are locked, if they were looked for, and nothing is done yet: who waits for a lock then holds only what comes before it, so
     /// no two transactions wait for each other. Needed where an effect touches rows that are not its own; by default,
     /// nothing.
     ///
@@ -98,7 +98,8 @@ pub trait Transactional: Send + Sync + 'static {
     /// Makes the effects; one outcome per command, in order, `Succeeded` or `Refused` (stored for ever) or `Retry`
     /// (stores nothing, so the command must have changed nothing). A refusal must come from conditional SQL, never
     /// from a raised constraint. Another instance may be making the same effect at the same time: what is done here then
-    /// is rolled back, whatever it came to, so nothing may be done outside of `tx`.
+    /// is rolled back, whatever it came to, so nothing may be done outside of `tx`. The same goes for an effect that was made
+    /// before, when a first attempt comes twice.
     ///
     /// # Errors
     /// When the database failed; the whole transaction is rolled back and every command stays unknown.

@@ -205,12 +205,18 @@ impl Worker {
                 return;
             }
         }
-        while let Some(mut batch) = work.recv().await {
+        // What did not fit into the last batch.
+        let mut held = None;
+        while let Some(mut batch) = if held.is_some() { held.take() } else { work.recv().await } {
             // A batch is what arrived while the last one was handled.
-            while batch.deliveries < self.options.batch_max
+            while held.is_none()
                 && let Ok(later) = work.try_recv()
             {
-                batch.extend(later);
+                if batch.deliveries + later.deliveries > self.options.batch_max {
+                    held = Some(later);
+                } else {
+                    batch.extend(later);
+                }
             }
             let Batch { commands, ended, letters, deliveries: _ } = batch;
             for (letter, ticket) in letters {

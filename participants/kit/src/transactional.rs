@@ -3,7 +3,7 @@
 //!
 //! Not for anything that leaves the database: see [`crate::external`]. Must hold: what is answered was committed;
 //! a `retry` leaves nothing behind; a key that a batch names twice is handled in arrival order; inbox rows that are there
-//! are locked before any row of the owner, new ones are written after all of them.
+//! are locked before any row of the owner, where they are looked for, new ones are written after all of them.
 
 use std::fmt;
 use std::sync::Arc;
