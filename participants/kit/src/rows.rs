@@ -13,7 +13,7 @@ use std::fmt;
 use db::{Db, Work};
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, IntoActiveModel};
 use serde_json::Value;
 
 use crate::inbox::{self, Fit, State};
@@ -267,17 +267,7 @@ impl Rows {
         let (new, known): (Vec<Kept>, Vec<Kept>) =
             self.rows.into_values().filter(|kept| kept.changed).partition(|kept| kept.new);
         // New ones first: whoever wants to write a row that is there is told so at once, as long as it is only locked.
-        if !new.is_empty() {
-            let new: Vec<Model> = new.into_iter().map(|kept| kept.row).collect();
-            let backend = tx.get_database_backend();
-            // One statement for all of them, so that they are written in key order.
-            let statement = if new.iter().all(Model::is_settled) {
-                set_sql::insert_settled(backend, self.participant, self.now, &new)
-            } else {
-                set_sql::insert(backend, &new)
-            };
-            tx.execute_raw(statement).await?;
-        }
+        insert(tx, self.participant, self.now, new.into_iter().map(|kept| kept.row).collect()).await?;
         save(tx, &known.into_iter().map(|kept| kept.row).collect::<Vec<_>>()).await
     }
 
@@ -288,6 +278,31 @@ impl Rows {
             None => Ok(()),
         }
     }
+}
+
+/// Adds rows, those of many effects in one statement, so that they are written in key order.
+async fn insert(
+    tx: &DatabaseTransaction,
+    participant: &'static str,
+    now: Timestamp,
+    mut new: Vec<Model>,
+) -> Result<(), DbErr> {
+    let backend = tx.get_database_backend();
+    match (new.len(), new.iter().all(Model::is_settled)) {
+        (0, _) => {}
+        // A set of one costs several times as much as its row.
+        (1, true) => {
+            let row = new.drain(..).map(IntoActiveModel::into_active_model);
+            Entity::insert_many(row).exec_without_returning(tx).await?;
+        }
+        (_, true) => {
+            tx.execute_raw(set_sql::insert_settled(backend, participant, now, &new)).await?;
+        }
+        (_, false) => {
+            tx.execute_raw(set_sql::insert(backend, &new)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads and locks rows, in key order.

@@ -70,13 +70,15 @@ struct Writing {
     format: u16,
     /// Of messages.
     layout: Arc<Layout>,
+    /// Whether a transition that is alone is written as a set, too.
+    sets_only: bool,
 }
 
 impl SqlStore {
     /// The store in `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        let writing = Writing { format: saga_core::FORMAT, layout: Arc::default() };
+        let writing = Writing { format: saga_core::FORMAT, layout: Arc::default(), sets_only: false };
         Self { dialect: Dialect::of(db.backend()), db, writing }
     }
 
@@ -85,6 +87,12 @@ impl SqlStore {
     #[must_use]
     pub fn with_format(self, format: u16) -> Self {
         Self { writing: Writing { format, ..self.writing }, ..self }
+    }
+
+    /// With every commit as sets, even that of one transition, for putting both texts to the same tests.
+    #[must_use]
+    pub fn with_sets_only(self) -> Self {
+        Self { writing: Writing { sets_only: true, ..self.writing }, ..self }
     }
 
     /// With at most so many commands in one message, for measuring what batches are worth.

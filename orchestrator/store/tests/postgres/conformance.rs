@@ -8,9 +8,7 @@ use saga_store::SqlStore;
 use saga_store::conformance::{Fixture, ManualClock, run_all};
 use testkit::Services;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "needs PostgreSQL: scripts/test"]
-async fn postgres_does_what_the_port_says() {
+async fn put_to_every_case(store: fn(Db) -> SqlStore) {
     let schemas = Services::shared().schemas();
     let count = AtomicU32::new(0);
     let races = run_all(async || {
@@ -19,8 +17,21 @@ async fn postgres_does_what_the_port_says() {
         let db = Db::open_postgres(&PostgresOptions::new(schemas.url(), schema)).await.unwrap();
         let db = db.with_clock(clock.clone());
         migrations::up::<migrations::Engine>(db.writer()).await.unwrap();
-        Fixture { store: Arc::new(SqlStore::new(db)), clock }
+        Fixture { store: Arc::new(store(db)), clock }
     })
     .await;
     println!("PostgreSQL: {races:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn postgres_does_what_the_port_says() {
+    put_to_every_case(SqlStore::new).await;
+}
+
+/// A transition that is alone has a text of its own. What that does is what the text over sets does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn postgres_does_the_same_with_sets_of_one() {
+    put_to_every_case(|db| SqlStore::new(db).with_sets_only()).await;
 }

@@ -1,6 +1,6 @@
 //! The commit on PostgreSQL: a whole batch in one statement that commits itself.
 //!
-//! Not for deciding. Must hold, at READ COMMITTED:
+//! Not for deciding; what there is one of has a shorter text in [`super::one_sql`]. Must hold, at READ COMMITTED:
 //! - All parts of the statement see the database as it was when the statement began; what one part did reaches another
 //!   only through `returning`. So history, inputs and messages hang on `won`, and on nothing that was read.
 //! - Whoever waits for a row that another one holds sees that row as it is afterwards, and the version is compared again.
@@ -30,6 +30,7 @@ use uuid::Uuid;
 use super::arguments::{self, Bound};
 use super::fates_sql::Fates;
 use super::met_sql;
+use super::one_sql::One;
 use crate::sql::Writing;
 use crate::sql::commit_rows::Stamp;
 use crate::{Batch, Committed, Error, Guard, Outcome, Transition, messages};
@@ -206,7 +207,8 @@ pub(in crate::sql) async fn commit(
         planned: &planned,
         confirmed: &batch.confirmed,
     };
-    let won = match run(db, &bound, &in_order).await {
+    let one = if writing.sets_only { None } else { One::of(&bound, &in_order) };
+    let won = match run(db, &bound, &in_order, one).await {
         Ok(won) => won,
         Err(error) => {
             fates.give_back(forgotten);
@@ -234,12 +236,20 @@ fn one_per_business_key(mut in_order: Vec<&Transition>) -> Vec<&Transition> {
 }
 
 /// The sagas that won.
-async fn run(db: &Db, bound: &Bound<'_>, in_order: &[&Transition]) -> Result<BTreeSet<Uuid>, Error> {
+async fn run(
+    db: &Db,
+    bound: &Bound<'_>,
+    in_order: &[&Transition],
+    one: Option<One<'_>>,
+) -> Result<BTreeSet<Uuid>, Error> {
     let starts = in_order.iter().any(|transition| matches!(transition.guard, Guard::Start { .. }));
-    let text = if starts { COMMIT } else { CHANGE };
     let mut tries = 1;
     loop {
-        match db.postgres_statement(text, arguments::commit(bound, in_order)).await {
+        let (text, arguments) = match &one {
+            Some(one) => (one.text(), one.arguments(bound)),
+            None => (if starts { COMMIT } else { CHANGE }, arguments::commit(bound, in_order)),
+        };
+        match db.postgres_statement(text, arguments).await {
             Ok(rows) => return rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable),
             Err(error) if error.unique_violation() == Some(ONE_OPEN) => match error {
                 db::Error::Bug(error) if tries == TRIES_MAX => {

@@ -2,6 +2,8 @@
 
 mod arguments;
 
+mod one_sql;
+
 pub(super) mod commit_sql;
 
 pub(super) mod fates_sql;
