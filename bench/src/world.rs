@@ -4,6 +4,7 @@
 //! The orchestrator lives in the measuring process, so that sagas can enter at the engine itself. Must hold: each world
 //! has databases and queues of its own, and leaves nothing behind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +57,14 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    fn items_max(self) -> usize {
+    /// Of a message with replies.
+    fn reply_items_max(self) -> usize {
         if self.batch { message::BATCH_ITEMS_MAX } else { 1 }
+    }
+
+    /// Participants that get one command at a time.
+    fn one_at_a_time(self) -> BTreeSet<String> {
+        if self.batch { BTreeSet::new() } else { STEPS.map(str::to_owned).into() }
     }
 }
 
@@ -247,16 +254,17 @@ fn serve(step: &'static str, db: Db, transport: &dyn Transport, tasks: &Tasks, s
     let options = participant_kit::Options {
         prefetch: 256,
         batch_max: 256,
-        reply_items_max: setup.items_max(),
+        reply_items_max: setup.reply_items_max(),
         ..participant_kit::Options::default()
     };
     participant_kit::serve(Arc::new(TransactionalHandler::new(db, Worker(step))), transport, tasks, options);
 }
 
 async fn engine(db: Db, transport: &dyn Transport, tasks: &Tasks, alone: bool, setup: Setup) -> anyhow::Result<Engine> {
-    let store: Arc<dyn Store> = Arc::new(SqlStore::new(db).with_message_items(setup.items_max()));
+    let store: Arc<dyn Store> = Arc::new(SqlStore::new(db));
     let usual = Options::default();
-    let options = Options { alone, workers: setup.workers.unwrap_or(usual.workers), ..usual };
+    let workers = setup.workers.unwrap_or(usual.workers);
+    let options = Options { alone, workers, one_at_a_time: setup.one_at_a_time(), ..usual };
     let catalog = job::catalog()?;
     Ok(Engine::start(store, transport, &catalog, Arc::new(RandomEntropy), tasks, options).await?)
 }

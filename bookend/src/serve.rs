@@ -95,7 +95,7 @@ impl Server {
     /// When the settings can't work or the tables are not up to date.
     pub async fn start(settings: &Settings, parts: Parts) -> anyhow::Result<Self> {
         let db = Place::server(settings)?.open_patiently(Owner::Engine, &parts.tasks).await?;
-        let store = Arc::new(SqlStore::new(db.clone()).with_single_commands(settings.single_commands()));
+        let store = Arc::new(SqlStore::new(db.clone()));
         Self::on(settings, parts, db, store).await
     }
 

@@ -361,6 +361,7 @@ impl Settings {
             hot_max: self.engine.hot_max,
             prefetch: self.engine.prefetch,
             in_flight_max: self.engine.in_flight_max,
+            one_at_a_time: self.one_at_a_time(),
             relay_every: ms(self.engine.relay_every_ms),
             timers_every: ms(self.engine.timers_every_ms),
             hints: self.engine.hints,

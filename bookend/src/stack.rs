@@ -87,8 +87,7 @@ impl Stack {
         let owners = [Owner::Clinic, Owner::Payment, Owner::Notify];
         let owned: BTreeMap<_, _> = owners.map(|owner| (owner, databases.of(owner).clone())).into();
         let hosted = Hosted::start(&Participant::ALL, settings, owned, &*transport, &tasks, &hosting)?;
-        let store: Arc<dyn Store> =
-            Arc::new(SqlStore::new(databases.engine.clone()).with_single_commands(settings.single_commands()));
+        let store: Arc<dyn Store> = Arc::new(SqlStore::new(databases.engine.clone()));
         let catalog = settings.catalog()?;
         deployed(&catalog)?;
         let engine = Engine::start(

@@ -57,7 +57,7 @@ impl Engine {
         let (aside, set_aside) = mpsc::channel(dead_letters::KEEP_MAX);
         let dead_consumer = transport.consumer(&Queue::DeadLetters, dead_letters::KEEP_MAX);
         let shared = Arc::new(Shared {
-            outbound: Outbound::new(transport.publisher(), options.in_flight_max),
+            outbound: Outbound::new(transport.publisher(), &options),
             hints: Hints::default(),
             hot: Hot::new(options.hot_max),
             foreign,

@@ -1,5 +1,6 @@
 //! The engine's own limits. Only the binary fills them from configuration.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::retention::Retention;
@@ -17,8 +18,11 @@ pub struct Options {
     pub hot_max: usize,
     /// Reply messages taken but not acknowledged.
     pub prefetch: usize,
-    /// Messages handed to the transport and not settled.
+    /// Messages handed to the transport and not settled; no more than its publishers take.
     pub in_flight_max: usize,
+    /// Participants that get each command in a message of its own, because not all who consume their queues understand
+    /// more.
+    pub one_at_a_time: BTreeSet<String>,
     /// How often due outbox rows are looked for.
     pub relay_every: Duration,
     /// How often due sagas are looked for.
@@ -45,7 +49,8 @@ impl Default for Options {
             batch_max: 256,
             hot_max: 4_096,
             prefetch: 512,
-            in_flight_max: 2_048,
+            in_flight_max: 1_024,
+            one_at_a_time: BTreeSet::new(),
             relay_every: Duration::from_millis(250),
             timers_every: Duration::from_millis(100),
             hints_every: Duration::from_millis(100),

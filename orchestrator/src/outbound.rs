@@ -1,25 +1,92 @@
 //! Hands outbox messages to the transport without ever waiting, and remembers which are on their way.
 //!
-//! Must hold: a message that is not taken is simply dropped here, because its outbox row is still there; the number
-//! of messages on their way is bounded.
+//! A row is one message, or one for each of its commands where whoever consumes the queue takes one at a time. Must hold: a
+//! message that is not taken is simply dropped here, because its outbox row is still there; a row is safe when all its
+//! messages are; the number of messages on their way is bounded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use saga_defs::message;
 use saga_store::OutboxMessage;
 use transport::{Handed, Message, Publisher, Queue, Settled};
 use uuid::Uuid;
 
+use crate::options::Options;
+
 /// Rows that one commit deletes at most.
 const SAFE_MAX: usize = 1_024;
 
+/// Rows of which is remembered what of them is safe.
+const PARTLY_MAX: usize = 256;
+
 pub(crate) struct Outbound {
     publisher: Arc<dyn Publisher>,
-    in_flight: Mutex<BTreeSet<Uuid>>,
+    /// Participants that take one command at a time.
+    one_at_a_time: BTreeSet<String>,
+    flight: Mutex<Flight>,
     in_flight_max: usize,
     /// Rows whose messages are safe, to be deleted with the next commit.
     safe: Mutex<Vec<Uuid>>,
+}
+
+/// What is on its way.
+#[derive(Default)]
+struct Flight {
+    rows: BTreeMap<Uuid, Flying>,
+    /// The row of each message.
+    row_of: BTreeMap<Uuid, Uuid>,
+    /// Messages that are safe of rows that are not: so that of a long row every try brings more to its end.
+    partly: BTreeMap<Uuid, Vec<Uuid>>,
+}
+
+/// A row on its way.
+#[derive(Default)]
+struct Flying {
+    messages: usize,
+    safe: Vec<Uuid>,
+    /// Whether one of them was lost.
+    lost: bool,
+}
+
+impl Flight {
+    /// Which of a row's messages set out now.
+    fn take_off(&mut self, row: Uuid, mut messages: Vec<Message>, max: usize) -> Vec<Message> {
+        let room = self.row_of.is_empty() || self.row_of.len() + messages.len() <= max;
+        if !room || self.rows.contains_key(&row) {
+            return Vec::new();
+        }
+        let safe = self.partly.remove(&row).unwrap_or_default();
+        messages.retain(|message| !safe.contains(&message.id));
+        self.rows.insert(row, Flying { messages: messages.len(), safe, lost: false });
+        self.row_of.extend(messages.iter().map(|message| (message.id, row)));
+        messages
+    }
+
+    /// A message came to its end. Returns its row when all of that is safe.
+    fn land(&mut self, message: Uuid, confirmed: bool) -> Option<Uuid> {
+        let row = self.row_of.remove(&message)?;
+        let flying = self.rows.get_mut(&row)?;
+        flying.messages -= 1;
+        flying.lost |= !confirmed;
+        flying.safe.extend(confirmed.then_some(message));
+        if flying.messages > 0 {
+            return None;
+        }
+        let Flying { safe, lost, .. } = self.rows.remove(&row)?;
+        if !lost {
+            return Some(row);
+        }
+        if !safe.is_empty() {
+            self.partly.insert(row, safe);
+        }
+        if self.partly.len() > PARTLY_MAX {
+            // The oldest. Should it still be there, all of it is sent again, and its participant knows the commands.
+            self.partly.pop_first();
+        }
+        None
+    }
 }
 
 impl fmt::Debug for Outbound {
@@ -29,41 +96,64 @@ impl fmt::Debug for Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(publisher: Arc<dyn Publisher>, in_flight_max: usize) -> Self {
-        Self { publisher, in_flight: Mutex::default(), in_flight_max, safe: Mutex::default() }
+    pub(crate) fn new(publisher: Arc<dyn Publisher>, options: &Options) -> Self {
+        Self {
+            publisher,
+            one_at_a_time: options.one_at_a_time.clone(),
+            flight: Mutex::default(),
+            in_flight_max: options.in_flight_max,
+            safe: Mutex::default(),
+        }
     }
 
     /// Hands over what is taken; the rest is left to the relay.
     pub(crate) fn publish(&self, rows: &[OutboxMessage]) {
-        let messages: Vec<Message> = {
-            let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = rows.iter().filter(|row| {
-                let room = in_flight.len() < self.in_flight_max;
-                room && in_flight.insert(row.id)
-            });
-            fresh.map(message).collect()
-        };
+        let mut messages: Vec<Message> = Vec::new();
+        {
+            let mut flight = self.flight();
+            for row in rows {
+                messages.extend(flight.take_off(row.id, self.messages(row), self.in_flight_max));
+            }
+        }
         let handed = self.publisher.publish(&messages);
-        let refused: Vec<Uuid> = messages
-            .iter()
-            .zip(handed)
-            .filter(|(_, handed)| *handed == Handed::NoRoom)
-            .map(|(message, _)| message.id)
-            .collect();
-        metrics::counter!("bookend_outbox_published_total", "result" => "no_room").increment(refused.len() as u64);
-        self.forget(&refused);
+        let mut refused = 0;
+        for (message, handed) in messages.iter().zip(handed) {
+            if handed == Handed::NoRoom {
+                self.flight().land(message.id, false);
+                refused += 1;
+            }
+        }
+        metrics::counter!("bookend_outbox_published_total", "result" => "no_room").increment(refused);
     }
 
-    /// Waits for fates, and remembers which messages are safe at the other side.
+    /// A row's messages.
+    fn messages(&self, row: &OutboxMessage) -> Vec<Message> {
+        let queue = Queue::Participant(row.participant.clone());
+        if self.one_at_a_time.contains(&row.participant)
+            && let Ok(items) = message::items(row.body.as_bytes())
+            && items.len() > 1
+        {
+            let items = items.into_iter().enumerate();
+            let each = items.map(|(n, item)| (Uuid::new_v5(&row.id, &n.to_be_bytes()), Arc::from(item)));
+            return each
+                .map(|(id, body)| Message { id, queue: queue.clone(), about: message::about(&body), body })
+                .collect();
+        }
+        vec![Message { id: row.id, queue, body: Arc::clone(&row.body), about: message::about(&row.body) }]
+    }
+
+    /// Waits for fates, and remembers which rows are safe at the other side.
     pub(crate) async fn hear(&self) {
         let settled = self.publisher.settled().await;
-        let ids: Vec<Uuid> = settled.iter().map(|settled| settled.id).collect();
-        self.forget(&ids);
-        let (confirmed, lost): (Vec<Settled>, Vec<Settled>) =
-            settled.into_iter().partition(|settled| settled.confirmed);
-        metrics::counter!("bookend_outbox_published_total", "result" => "confirmed").increment(confirmed.len() as u64);
-        metrics::counter!("bookend_outbox_published_total", "result" => "lost").increment(lost.len() as u64);
-        self.safe().extend(confirmed.into_iter().map(|settled| settled.id));
+        let confirmed = settled.iter().filter(|settled| settled.confirmed).count();
+        metrics::counter!("bookend_outbox_published_total", "result" => "confirmed").increment(confirmed as u64);
+        let lost = settled.len() - confirmed;
+        metrics::counter!("bookend_outbox_published_total", "result" => "lost").increment(lost as u64);
+        let mut flight = self.flight();
+        let safe: Vec<Uuid> =
+            settled.into_iter().filter_map(|Settled { id, confirmed }| flight.land(id, confirmed)).collect();
+        drop(flight);
+        self.safe().extend(safe);
     }
 
     /// Rows that can be deleted; whoever takes them deletes them or gives them back.
@@ -91,14 +181,14 @@ impl Outbound {
         self.publisher.hint(body);
     }
 
-    /// Messages on their way.
-    pub(crate) fn in_flight(&self) -> Vec<Uuid> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    /// Rows on their way.
+    pub(crate) fn rows_in_flight(&self) -> Vec<Uuid> {
+        self.flight().rows.keys().copied().collect()
     }
 
     /// How many messages are on their way.
     pub(crate) fn len(&self) -> usize {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.flight().row_of.len()
     }
 
     /// How many more may be on their way; none while the transport is out of reach.
@@ -109,15 +199,82 @@ impl Outbound {
         self.in_flight_max.saturating_sub(self.len())
     }
 
-    fn forget(&self, ids: &[Uuid]) {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in ids {
-            in_flight.remove(id);
-        }
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn message(row: &OutboxMessage) -> Message {
-    let queue = Queue::Participant(row.participant.clone());
-    Message { id: row.id, queue, body: Arc::clone(&row.body), about: saga_defs::message::about(&row.body) }
+#[cfg(test)]
+mod tests {
+    use transport::Transport;
+    use transport::in_process::{self, InProcess};
+
+    use super::*;
+
+    fn row(id: u128, participant: &str, body: &str) -> OutboxMessage {
+        OutboxMessage { id: Uuid::from_u128(id), participant: participant.to_owned(), body: body.into(), attempts: 0 }
+    }
+
+    fn outbound(transport: &InProcess, in_flight_max: usize) -> Outbound {
+        let one_at_a_time = BTreeSet::from(["till".to_owned()]);
+        Outbound::new(transport.publisher(), &Options { in_flight_max, one_at_a_time, ..Options::default() })
+    }
+
+    async fn received(transport: &InProcess, participant: &str) -> Vec<String> {
+        let mut consumer = transport.consumer(&Queue::Participant(participant.to_owned()), 16);
+        let deliveries = consumer.receive(16).await.expect("it is open");
+        consumer.acknowledge(&deliveries.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await;
+        deliveries.iter().map(|delivery| String::from_utf8_lossy(&delivery.body).into_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn who_takes_one_command_at_a_time_gets_each_in_its_own_message() {
+        let queues = transport::topology::queues(["till", "other"]);
+        let transport = InProcess::new(&in_process::Options { queues, capacity: 8, faults: None });
+        let outbound = outbound(&transport, 8);
+        let (till, other) = (row(1, "till", r#"[{"n":1},{"n":2}]"#), row(2, "other", r#"[{"n":3},{"n":4}]"#));
+        outbound.publish(&[till.clone(), other.clone()]);
+        assert_eq!((outbound.len(), outbound.rows_in_flight()), (3, vec![till.id, other.id]));
+        assert_eq!(received(&transport, "till").await, [r#"{"n":1}"#, r#"{"n":2}"#]);
+        assert_eq!(received(&transport, "other").await, [&*other.body]);
+        while outbound.len() > 0 {
+            outbound.hear().await;
+        }
+        let safe: BTreeSet<Uuid> = outbound.take_safe().into_iter().collect();
+        assert_eq!(safe, BTreeSet::from([till.id, other.id]), "rows, not messages");
+    }
+
+    fn messages(ids: &[u128]) -> Vec<Message> {
+        let message = |id: &u128| Message::new(Uuid::from_u128(*id), Queue::Participant("till".to_owned()), "{}");
+        ids.iter().map(message).collect()
+    }
+
+    #[test]
+    fn a_row_is_safe_when_all_its_messages_are() {
+        let [one, two, three, row] = [1, 2, 3, 9].map(Uuid::from_u128);
+        let mut flight = Flight::default();
+        assert_eq!(flight.take_off(row, messages(&[1, 2, 3]), 2).len(), 3, "too long, but nothing else is on its way");
+        assert!(flight.take_off(row, messages(&[1]), 8).is_empty(), "it is on its way");
+        assert!(flight.take_off(Uuid::from_u128(8), messages(&[4]), 3).is_empty(), "there is no room");
+        assert_eq!((flight.land(one, true), flight.land(two, true), flight.land(two, true)), (None, None, None));
+        assert_eq!(flight.land(three, true), Some(row));
+        assert!(flight.rows.is_empty() && flight.row_of.is_empty() && flight.partly.is_empty());
+    }
+
+    #[test]
+    fn of_a_row_that_lost_some_only_those_are_sent_again() {
+        let [one, two, row] = [1, 2, 9].map(Uuid::from_u128);
+        let mut flight = Flight::default();
+        assert_eq!(flight.take_off(row, messages(&[1, 2]), 8).len(), 2);
+        assert_eq!((flight.land(one, true), flight.land(two, false)), (None, None));
+        assert_eq!(flight.take_off(row, messages(&[1, 2]), 8), messages(&[2]));
+        assert_eq!(flight.land(two, true), Some(row));
+        for row in 0..=PARTLY_MAX as u128 {
+            flight.take_off(Uuid::from_u128(row), messages(&[1, 2]), 8);
+            flight.land(one, true);
+            flight.land(two, false);
+        }
+        assert_eq!(flight.partly.len(), PARTLY_MAX);
+        assert_eq!(flight.partly.first_key_value().map(|(row, _)| *row), Some(one), "the oldest is forgotten");
+    }
 }

@@ -45,7 +45,7 @@ pub(crate) async fn confirm(shared: Arc<Shared>) {
     }
     // What was done is not left behind as if it was not: the next start would send it again.
     let drained = async {
-        while !shared.outbound.in_flight().is_empty() {
+        while !shared.outbound.rows_in_flight().is_empty() {
             shared.outbound.hear().await;
         }
     };
@@ -88,7 +88,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 async fn turn(shared: &Shared) -> Result<(), saga_store::Error> {
-    let in_flight = shared.outbound.in_flight();
+    let in_flight = shared.outbound.rows_in_flight();
     if !in_flight.is_empty() {
         shared.store.extend_outbox(&in_flight, PUSH_MS).await?;
     }

@@ -89,7 +89,7 @@ impl TryFrom<Written> for Participants {
 impl Settings {
     /// Participants that must get each command in a message of its own.
     #[must_use]
-    pub fn single_commands(&self) -> Vec<String> {
+    pub fn one_at_a_time(&self) -> BTreeSet<String> {
         let single = self.participants.named.iter().filter(|(_, named)| !named.batch);
         single.map(|(name, _)| name.clone()).collect()
     }

@@ -1,5 +1,7 @@
 //! What is accepted, what is refused, and which source wins.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn read(environment: &[(&str, &str)], flags: Flags) -> anyhow::Result<Settings> {
@@ -125,7 +127,7 @@ fn a_typing_mistake_is_an_error() {
 fn tables_of_participants_stand_beside_keys() {
     let settings = read(&[], Vec::new()).unwrap();
     let ours = ["booking", "confirmation", "notify", "payment"].map(str::to_owned);
-    assert_eq!((settings.told_of_ended(), settings.single_commands()), (ours.into(), Vec::new()));
+    assert_eq!((settings.told_of_ended(), settings.one_at_a_time()), (ours.into(), BTreeSet::new()));
     let environment = [
         ("BOOKEND_PARTICIPANTS__PREFETCH", "7"),
         ("BOOKEND_PARTICIPANTS__PAYMENT__ENDED", "false"),
@@ -134,7 +136,10 @@ fn tables_of_participants_stand_beside_keys() {
     let settings = read(&environment, Vec::new()).unwrap();
     assert_eq!(settings.participants.prefetch, 7);
     let told = ["booking", "confirmation", "notify", "till"].map(str::to_owned);
-    assert_eq!((settings.told_of_ended(), settings.single_commands()), (told.into(), vec!["till".to_owned()]));
+    assert_eq!(
+        (settings.told_of_ended(), settings.one_at_a_time()),
+        (told.into(), BTreeSet::from(["till".to_owned()]))
+    );
 }
 
 #[test]

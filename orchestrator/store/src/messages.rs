@@ -4,7 +4,7 @@
 //! functions of the commit, so that a commit tried twice names its messages alike; they sort by time, so that new rows
 //! lie side by side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use saga_defs::{Command, Ended, Timestamp, ended, message};
 use uuid::{Builder, Uuid};
@@ -21,36 +21,6 @@ pub(crate) fn backoff_ms(push_ms: u64, attempts: u32) -> u64 {
     push_ms.saturating_mul(1 << attempts.min(BACKOFF_DOUBLINGS_MAX))
 }
 
-/// How many commands share a message.
-#[derive(Clone, Debug)]
-pub(crate) struct Layout {
-    items_max: usize,
-    /// Participants that take one at a time.
-    alone: BTreeSet<String>,
-}
-
-impl Default for Layout {
-    fn default() -> Self {
-        Self { items_max: message::BATCH_ITEMS_MAX, alone: BTreeSet::new() }
-    }
-}
-
-impl Layout {
-    /// At most so many, whoever they are for.
-    pub(crate) fn with_items_max(self, items_max: usize) -> Self {
-        Self { items_max: items_max.clamp(1, message::BATCH_ITEMS_MAX), ..self }
-    }
-
-    /// Each alone that is for one of these participants.
-    pub(crate) fn with_alone(self, alone: BTreeSet<String>) -> Self {
-        Self { alone, ..self }
-    }
-
-    fn items_max(&self, participant: &str) -> usize {
-        if self.alone.contains(participant) { 1 } else { self.items_max }
-    }
-}
-
 /// A message that is laid out before anybody knows who wins: each item stands for itself, and a loser's is left out.
 pub(crate) struct Planned {
     pub(crate) id: Uuid,
@@ -61,8 +31,8 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    fn has_room(&self, item: &str, items_max: usize) -> bool {
-        self.items.len() < items_max && self.bytes + item.len() < message::BATCH_BYTES_MAX
+    fn has_room(&self, item: &str) -> bool {
+        self.items.len() < message::BATCH_ITEMS_MAX && self.bytes + item.len() < message::BATCH_BYTES_MAX
     }
 
     /// What is left of the message without the losers' commands; none when nothing is.
@@ -82,7 +52,6 @@ impl Planned {
 pub(crate) fn plan<'a>(
     commit_id: Uuid,
     now: Timestamp,
-    layout: &Layout,
     commands: impl IntoIterator<Item = &'a Command>,
 ) -> Vec<Planned> {
     let mut by_participant: BTreeMap<&str, Vec<&Command>> = BTreeMap::new();
@@ -91,10 +60,10 @@ pub(crate) fn plan<'a>(
     }
     let mut planned: Vec<Planned> = Vec::new();
     for (participant, commands) in by_participant {
-        let (first, items_max) = (planned.len(), layout.items_max(participant));
+        let first = planned.len();
         for command in commands {
             let item = message::encode(std::slice::from_ref(command)).concat();
-            if planned.len() == first || !planned.last().is_some_and(|last| last.has_room(&item, items_max)) {
+            if planned.len() == first || !planned.last().is_some_and(|last| last.has_room(&item)) {
                 let id = message_id(commit_id, now, planned.len());
                 planned.push(Planned { id, participant: participant.to_owned(), items: Vec::new(), bytes: 2 });
             }
@@ -111,10 +80,9 @@ pub(crate) fn plan<'a>(
 pub(crate) fn group<'a>(
     commit_id: Uuid,
     now: Timestamp,
-    layout: &Layout,
     commands: impl IntoIterator<Item = &'a Command>,
 ) -> Vec<OutboxMessage> {
-    plan(commit_id, now, layout, commands).iter().filter_map(|planned| planned.message(|_| true)).collect()
+    plan(commit_id, now, commands).iter().filter_map(|planned| planned.message(|_| true)).collect()
 }
 
 /// The messages that tell each participant of those of `leaving` that name it.
@@ -158,13 +126,6 @@ mod tests {
         assert_ne!(message_id(one, now, 0), message_id(other, now, 0));
         assert_eq!(message_id(one, now, 0).get_version_num(), 7);
         assert!(message_id(one, now, 0) < message_id(other, now.plus_ms(1), 0));
-    }
-
-    #[test]
-    fn who_takes_one_command_at_a_time_shares_no_message() {
-        let layout = Layout::default().with_items_max(2).with_alone(BTreeSet::from(["beta".to_owned()]));
-        assert_eq!((layout.items_max("alpha"), layout.items_max("beta")), (2, 1));
-        assert_eq!(Layout::default().with_items_max(0).items_max("alpha"), 1);
     }
 
     #[test]

@@ -246,25 +246,6 @@ async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
 }
 
 #[tokio::test]
-async fn who_takes_one_command_at_a_time_gets_each_in_its_own_message() {
-    let world = World::new().await;
-    let starts = [1, 2, 3].map(|id| world.start(id));
-    let single = world.store.clone().with_single_commands(["booking".to_owned()]);
-    let batch = Batch { commit_id: Uuid::from_u128(9), now: NOW, transitions: starts.to_vec(), confirmed: Vec::new() };
-    let messages = single.commit(batch).await.unwrap().messages;
-    assert_eq!(messages.len(), 3);
-    assert!(messages.iter().all(|message| message.participant == "booking" && message.body.starts_with('{')));
-    let next = starts.map(|start| {
-        let reserved = start.commands[0].reply(Verdict::succeeded(json!({"price": 1, "appointment_id": Uuid::nil()})));
-        world.next(&start, &Input::Reply(reserved), NOW)
-    });
-    let batch = Batch { commit_id: Uuid::from_u128(10), now: NOW, transitions: next.to_vec(), confirmed: Vec::new() };
-    let messages = single.commit(batch).await.unwrap().messages;
-    assert_eq!(messages.len(), 1, "others still share theirs");
-    assert!(messages[0].participant == "payment" && messages[0].body.starts_with('['));
-}
-
-#[tokio::test]
 async fn counting_and_waking_read_the_index_of_open_sagas() {
     let world = World::new().await;
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::dead_letters::Letters;
-use crate::messages::{self, HEAD_START_MS, Layout, backoff_ms};
+use crate::messages::{self, HEAD_START_MS, backoff_ms};
 use crate::{
     Batch, Committed, Error, Filter, Guard, Header, HistoryRow, LateReason, LateReply, OutboxLoad, OutboxMessage,
     Outcome, PublishedDefinition, Settlement, Settling, StartKey, State, Stored, Summary, Transition,
@@ -101,7 +101,7 @@ impl Tables {
         in_order.retain(|next| outcomes.get(&next.header.id) == Some(&Outcome::Committed));
         in_order.sort_unstable_by_key(|next| next.header.id);
         let commands = in_order.iter().flat_map(|winner| &winner.commands);
-        let messages = messages::group(batch.commit_id, batch.now, &Layout::default(), commands);
+        let messages = messages::group(batch.commit_id, batch.now, commands);
         for message in &messages {
             let queued = Queued { message: message.clone(), due_at: now.plus_ms(HEAD_START_MS), created_at: now };
             self.outbox.insert(message.id, queued);

@@ -29,10 +29,9 @@ impl Dialect {
     pub(super) async fn commit(&self, db: &Db, batch: Batch, writing: &Writing) -> Result<Committed, Error> {
         match self {
             Self::Sqlite => {
-                let (batch, clock, writing) = (Arc::new(batch), db.clone(), writing.clone());
-                let work = db.transaction(move |tx| {
-                    sqlite::commit_sql::work(tx, Arc::clone(&batch), clock.now(), writing.clone())
-                });
+                let (batch, clock, writing) = (Arc::new(batch), db.clone(), *writing);
+                let work =
+                    db.transaction(move |tx| sqlite::commit_sql::work(tx, Arc::clone(&batch), clock.now(), writing));
                 Ok(work.await?)
             }
             Self::Postgres(fates) => postgres::commit_sql::commit(db, fates, &batch, writing).await,

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use db::Db;
@@ -17,7 +16,6 @@ use uuid::Uuid;
 
 use dialect::Dialect;
 
-use crate::messages::Layout;
 use crate::{
     Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, Leaving, LetterFilter, LetterSummary, Loaded,
     OutboxLoad, OutboxMessage, PublishedDefinition, Retention, Settlement, Store, Summary,
@@ -64,12 +62,10 @@ pub struct SqlStore {
 }
 
 /// How commits are written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Writing {
     /// Of sagas.
     format: u16,
-    /// Of messages.
-    layout: Arc<Layout>,
     /// Whether a transition that is alone is written as a set, too.
     sets_only: bool,
 }
@@ -78,7 +74,7 @@ impl SqlStore {
     /// The store in `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        let writing = Writing { format: saga_core::FORMAT, layout: Arc::default(), sets_only: false };
+        let writing = Writing { format: saga_core::FORMAT, sets_only: false };
         Self { dialect: Dialect::of(db.backend()), db, writing }
     }
 
@@ -93,24 +89,6 @@ impl SqlStore {
     #[must_use]
     pub fn with_sets_only(self) -> Self {
         Self { writing: Writing { sets_only: true, ..self.writing }, ..self }
-    }
-
-    /// With at most so many commands in one message, for measuring what batches are worth.
-    #[must_use]
-    pub fn with_message_items(self, items_max: usize) -> Self {
-        self.with_layout(|layout| layout.with_items_max(items_max))
-    }
-
-    /// With each command in a message of its own that is for one of these participants, because not all who consume
-    /// their queues understand more.
-    #[must_use]
-    pub fn with_single_commands(self, participants: impl IntoIterator<Item = String>) -> Self {
-        self.with_layout(|layout| layout.with_alone(participants.into_iter().collect()))
-    }
-
-    fn with_layout(self, change: impl FnOnce(Layout) -> Layout) -> Self {
-        let layout = Arc::new(change(Layout::clone(&self.writing.layout)));
-        Self { writing: Writing { layout, ..self.writing }, ..self }
     }
 
     fn reader(&self) -> &DatabaseConnection {

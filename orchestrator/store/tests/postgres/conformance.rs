@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use db::{Db, PostgresOptions};
 use saga_store::SqlStore;
-use saga_store::conformance::{Fixture, ManualClock, run_all};
+use saga_store::conformance::{Fixture, ManualClock, Races, run_all};
 use testkit::Services;
 
-async fn put_to_every_case(store: fn(Db) -> SqlStore) {
+async fn put_to_every_case(store: fn(Db) -> SqlStore) -> Races {
     let schemas = Services::shared().schemas();
     let count = AtomicU32::new(0);
-    let races = run_all(async || {
+    run_all(async || {
         let schema = schemas.name(&format!("engine{}", count.fetch_add(1, Ordering::SeqCst)));
         let clock = Arc::new(ManualClock::default());
         let db = Db::open_postgres(&PostgresOptions::new(schemas.url(), schema)).await.unwrap();
@@ -19,19 +19,20 @@ async fn put_to_every_case(store: fn(Db) -> SqlStore) {
         migrations::up::<migrations::Engine>(db.writer()).await.unwrap();
         Fixture { store: Arc::new(store(db)), clock }
     })
-    .await;
-    println!("PostgreSQL: {races:?}");
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn postgres_does_what_the_port_says() {
-    put_to_every_case(SqlStore::new).await;
+    let races = put_to_every_case(SqlStore::new).await;
+    println!("PostgreSQL: {races:?}");
 }
 
 /// A transition that is alone has a text of its own. What that does is what the text over sets does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn postgres_does_the_same_with_sets_of_one() {
-    put_to_every_case(|db| SqlStore::new(db).with_sets_only()).await;
+    let races = put_to_every_case(|db| SqlStore::new(db).with_sets_only()).await;
+    println!("PostgreSQL, sets only: {races:?}");
 }

@@ -196,7 +196,7 @@ pub(in crate::sql) async fn commit(
     in_order.sort_unstable_by_key(|transition| transition.header.id);
     let in_order = one_per_business_key(in_order);
     let commands = in_order.iter().flat_map(|transition| &transition.commands);
-    let planned = messages::plan(batch.commit_id, batch.now, &writing.layout, commands);
+    let planned = messages::plan(batch.commit_id, batch.now, commands);
     let stamp = Stamp { now: batch.now, format: writing.format };
     let forgotten = fates.take();
     let bound = Bound {

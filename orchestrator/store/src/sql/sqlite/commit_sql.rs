@@ -131,7 +131,7 @@ async fn commit(
     let history: Vec<Past<'_>> = in_order.iter().flat_map(|winner| Past::of(winner, batch.commit_id)).collect();
     execute(tx, HISTORY, &history).await?;
     let commands = in_order.iter().flat_map(|winner| &winner.commands);
-    let messages = messages::group(batch.commit_id, batch.now, &writing.layout, commands);
+    let messages = messages::group(batch.commit_id, batch.now, commands);
     let rows: Vec<Message<'_>> = messages.iter().map(|message| Message::of(message, now)).collect();
     execute(tx, OUTBOX, &rows).await?;
     let confirmed: Vec<_> = batch.confirmed.iter().map(|id| id.simple()).collect();
