@@ -24,6 +24,7 @@ use runtime::{Clock, SystemClock};
 use saga_defs::Timestamp;
 use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::{PgArguments, PgRow};
+use sea_orm::sqlx::sqlite::SqliteRow;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode,
     Statement, TransactionOptions, TransactionTrait,
@@ -153,6 +154,31 @@ impl Db {
     pub async fn postgres_statement(&self, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
         let pool = self.writer.get_postgres_connection_pool().clone();
         let task = tokio::spawn(async move { postgres::run(&pool, text, arguments).await });
+        task.await.map_err(|_| Error::Unknown)?
+    }
+
+    /// Runs a script of SQLite that begins and commits a transaction of its own, in a task that nothing cancels, and returns
+    /// the rows that it answers with: one message to SQLite's thread instead of one per statement. Its parameters are texts
+    /// named `$1`, `$2` and so on; a busy database is tried again, whole.
+    ///
+    /// # Errors
+    /// As [`Db::transaction`].
+    ///
+    /// # Panics
+    /// On PostgreSQL.
+    #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
+    pub async fn sqlite_script(&self, text: &'static str, parameters: Vec<Arc<str>>) -> Result<Vec<SqliteRow>, Error> {
+        let pool = self.writer.get_sqlite_connection_pool().clone();
+        let task = tokio::spawn(async move {
+            let mut attempt = 1;
+            loop {
+                match sqlite::run(&pool, text, &parameters).await {
+                    Err(error @ Error::Transient(DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => return Err(error),
+                    Err(Error::Transient(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
+                    result => return result,
+                }
+            }
+        });
         task.await.map_err(|_| Error::Unknown)?
     }
 

@@ -1,9 +1,12 @@
 //! Opens SQLite files: WAL, synchronous FULL, one writer, a few readers.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sea_orm::sqlx::{Arguments as _, Error as Driver, SqlitePool, query_with, raw_sql};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, RuntimeErr};
 
 use crate::Error;
 
@@ -28,10 +31,34 @@ pub(crate) async fn connect(path: &Path, connections: u32) -> Result<DatabaseCon
                 .pragma("journal_mode", "WAL")
                 .pragma("synchronous", "FULL")
                 .pragma("foreign_keys", "ON")
+                .pragma("temp_store", "MEMORY")
                 .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
                 .row_buffer_size(ROWS_AHEAD)
         });
     let connection = Database::connect(options).await?;
     connection.execute_unprepared("select 1").await?;
     Ok(connection)
+}
+
+/// Runs a script that begins and commits a transaction.
+pub(crate) async fn run(
+    pool: &SqlitePool,
+    text: &'static str,
+    parameters: &[Arc<str>],
+) -> Result<Vec<SqliteRow>, Error> {
+    let mut arguments = SqliteArguments::default();
+    for parameter in parameters {
+        arguments.add(Arc::clone(parameter)).map_err(|error| Error::from_driver(Driver::Encode(error)))?;
+    }
+    let of_driver = |error| RuntimeErr::SqlxError(Arc::new(error));
+    let mut session = pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(of_driver(error))))?;
+    let error = match query_with(text, arguments).fetch_all(&mut *session).await {
+        Ok(rows) => return Ok(rows),
+        Err(error) => DbErr::Query(of_driver(error)),
+    };
+    // Where there is a transaction to roll back, it was not committed.
+    match raw_sql("rollback").execute(&mut *session).await {
+        Ok(_) => Err(error.into()),
+        Err(_) => Err(Error::of_commit(error)),
+    }
 }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use uuid::fmt::Simple;
 
 use super::words::word;
-use crate::messages::HEAD_START_MS;
-use crate::{Guard, HistoryRow, OutboxMessage, Transition};
+use crate::messages::{HEAD_START_MS, Planned};
+use crate::{Guard, HistoryRow, Transition};
 
 /// What every transition changes.
 #[derive(Serialize)]
@@ -95,9 +95,14 @@ pub(super) struct Start<'a> {
 }
 
 impl<'a> Start<'a> {
-    pub(super) fn of(transition: &'a Transition, stamp: Stamp) -> Self {
+    /// None for a saga that exists.
+    pub(super) fn of(transition: &'a Transition, stamp: Stamp) -> Option<Self> {
+        match transition.guard {
+            Guard::Start { .. } => {}
+            Guard::Version(_) => return None,
+        }
         let header = &transition.header;
-        Self {
+        Some(Self {
             id: header.id.simple(),
             tenant: &header.tenant,
             principal: &header.principal,
@@ -107,17 +112,15 @@ impl<'a> Start<'a> {
             digest: &header.digest,
             created_at: header.created_at,
             changing: Changing::of(transition, stamp),
-        }
-    }
-
-    pub(super) fn id(&self) -> Uuid {
-        self.id.into_uuid()
+        })
     }
 }
 
-/// A start key and who wants it.
+/// A start key and who wants it, and the business key that goes with it.
 #[derive(Serialize)]
 pub(super) struct Key<'a> {
+    saga_tenant: &'a str,
+    business_key: Option<&'a str>,
     tenant: &'a str,
     principal: &'a str,
     key: &'a str,
@@ -131,6 +134,8 @@ impl<'a> Key<'a> {
     pub(super) fn of(transition: &'a Transition) -> Option<Self> {
         match &transition.guard {
             Guard::Start { start_key, fingerprint, .. } => Some(Self {
+                saga_tenant: &transition.header.tenant,
+                business_key: transition.header.key.as_deref(),
                 tenant: &start_key.tenant,
                 principal: &start_key.principal,
                 key: &start_key.key,
@@ -140,10 +145,6 @@ impl<'a> Key<'a> {
             }),
             Guard::Version(_) => None,
         }
-    }
-
-    pub(super) fn id(&self) -> Uuid {
-        self.saga_id.into_uuid()
     }
 }
 
@@ -197,24 +198,26 @@ impl<'a> Past<'a> {
     }
 }
 
-/// An outbox row.
+/// A command, and the outbox row that it is to lie in.
 #[derive(Serialize)]
-pub(super) struct Message<'a> {
+pub(super) struct Item<'a> {
     id: Simple,
     participant: &'a str,
-    body: &'a str,
+    saga_id: Simple,
+    item: &'a str,
     due_at: Timestamp,
     created_at: Timestamp,
 }
 
-impl<'a> Message<'a> {
-    pub(super) fn of(message: &'a OutboxMessage, now: Timestamp) -> Self {
-        Self {
+impl<'a> Item<'a> {
+    pub(super) fn of(message: &'a Planned, now: Timestamp) -> impl Iterator<Item = Self> {
+        message.items.iter().map(move |(saga_id, item)| Self {
             id: message.id.simple(),
             participant: &message.participant,
-            body: &message.body,
+            saga_id: saga_id.simple(),
+            item,
             due_at: now.plus_ms(HEAD_START_MS),
             created_at: now,
-        }
+        })
     }
 }

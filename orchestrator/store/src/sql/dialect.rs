@@ -2,14 +2,16 @@
 //!
 //! Must hold: chosen once, when the store is made; whatever else differs is a matter of sea-query.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use db::Db;
 use sea_orm::DbBackend;
 use uuid::Uuid;
 
-use super::{Writing, postgres, sqlite};
-use crate::{Batch, Committed, Error};
+use super::commit::Plan;
+use super::{postgres, sqlite};
+use crate::{Error, Outcome, Transition};
 
 /// One of the two dialects.
 #[derive(Clone)]
@@ -26,15 +28,19 @@ impl Dialect {
         }
     }
 
-    pub(super) async fn commit(&self, db: &Db, batch: Batch, writing: &Writing) -> Result<Committed, Error> {
+    /// Writes a batch in one transaction; returns the sagas that won.
+    pub(super) async fn write(&self, db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<Uuid>, Error> {
         match self {
-            Self::Sqlite => {
-                let (batch, clock, writing) = (Arc::new(batch), db.clone(), *writing);
-                let work =
-                    db.transaction(move |tx| sqlite::commit_sql::work(tx, Arc::clone(&batch), clock.now(), writing));
-                Ok(work.await?)
-            }
-            Self::Postgres(fates) => postgres::commit_sql::commit(db, fates, &batch, writing).await,
+            Self::Sqlite => sqlite::commit_sql::write(db, plan).await,
+            Self::Postgres(fates) => postgres::commit_sql::write(db, fates, plan).await,
+        }
+    }
+
+    /// What each of these starts has met; nothing for one that would find its keys free now.
+    pub(super) async fn met(&self, db: &Db, starts: &[&Transition]) -> Result<BTreeMap<Uuid, Outcome>, Error> {
+        match self {
+            Self::Sqlite => sqlite::met_sql::read(db, starts).await,
+            Self::Postgres(_) => postgres::met_sql::read(db, starts).await,
         }
     }
 

@@ -30,6 +30,9 @@ mod words;
 /// The rows that a commit writes.
 mod commit_rows;
 
+/// The commit, but for how each dialect writes it.
+mod commit;
+
 /// The two dialects, and what is chosen between them.
 mod dialect;
 
@@ -144,7 +147,7 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
-        self.dialect.commit(&self.db, batch, &self.writing).await
+        commit::commit(&self.db, &self.dialect, &batch, self.writing).await
     }
 
     async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {

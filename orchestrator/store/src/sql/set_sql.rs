@@ -2,6 +2,8 @@
 //!
 //! SQLite: a JSON array, opened by `json_each`; PostgreSQL: an array. Must hold: ids are compared as they are stored, never as text.
 
+use std::sync::Arc;
+
 use sea_orm::sea_query::{CommonTableExpression, Expr, LockType, Order, Query, SelectStatement, WithClause};
 use sea_orm::{DbBackend, Statement, Value};
 use serde::Serialize;
@@ -14,7 +16,7 @@ pub(super) fn is_one_of(backend: DbBackend, column: &'static str, ids: &[Uuid]) 
         _ => {
             let ids: Vec<_> = ids.iter().map(|id| id.simple()).collect();
             let text = format!("{column} in (select unhex(value) from json_each(?))");
-            Expr::cust_with_values(text, [json(&ids)])
+            Expr::cust_with_values(text, [Value::from(&*json(ids))])
         }
     }
 }
@@ -44,9 +46,11 @@ pub(super) fn all_of(name: &'static str) -> SelectStatement {
 
 /// A statement of SQLite whose only parameter is a set of rows.
 pub(super) fn over<T: Serialize>(text: &'static str, rows: &[T]) -> Statement {
-    Statement::from_sql_and_values(DbBackend::Sqlite, text, [json(rows).into()])
+    Statement::from_sql_and_values(DbBackend::Sqlite, text, [Value::from(&*json(rows))])
 }
 
-fn json<T: Serialize>(rows: &[T]) -> String {
-    serde_json::to_string(rows).expect("rows have string keys and no failing serializers")
+/// A set as its parameter.
+pub(super) fn json<T: Serialize>(rows: impl IntoIterator<Item = T>) -> Arc<str> {
+    let rows: Vec<T> = rows.into_iter().collect();
+    serde_json::to_string(&rows).expect("rows have string keys and no failing serializers").into()
 }

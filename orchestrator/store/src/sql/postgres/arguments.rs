@@ -2,42 +2,31 @@
 //!
 //! Must hold: the order is that of the numbers in the statement's text; arrays of one set are equally long.
 
-use saga_defs::Timestamp;
 use sea_orm::sqlx::Arguments as _;
 use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
 use crate::messages::{HEAD_START_MS, Planned};
+use crate::sql::commit::Plan;
 use crate::sql::commit_rows::{Changing, Stamp};
 use crate::sql::signed;
 use crate::{Guard, HistoryRow, StartKey, Transition};
 
-/// What a commit binds beside its transitions.
-pub(super) struct Bound<'a> {
-    pub(super) commit_id: Uuid,
-    pub(super) stamp: Stamp,
-    pub(super) written_at: Timestamp,
-    /// Commits whose fate everybody knows.
-    pub(super) forgotten: &'a [Uuid],
-    pub(super) planned: &'a [Planned],
-    pub(super) confirmed: &'a [Uuid],
-}
-
-/// All arguments of a commit.
-pub(super) fn commit(bound: &Bound<'_>, in_order: &[&Transition]) -> db::Bound {
+/// All arguments of a commit; `forgotten` are commits whose fate everybody knows.
+pub(super) fn commit(plan: &Plan<'_>, forgotten: &[Uuid]) -> db::Bound {
     let mut arguments = PgArguments::default();
-    arguments.add(bound.commit_id)?;
-    arguments.add(bound.stamp.now.0)?;
-    arguments.add(bound.written_at.0)?;
-    arguments.add(bound.written_at.plus_ms(HEAD_START_MS).0)?;
-    arguments.add(i32::from(bound.stamp.format))?;
-    arguments.add(bound.forgotten)?;
-    add_starts(&mut arguments, in_order)?;
-    add_states(&mut arguments, in_order, bound.stamp)?;
-    add_history(&mut arguments, in_order)?;
-    add_items(&mut arguments, bound.planned)?;
-    arguments.add(bound.confirmed)?;
+    arguments.add(plan.commit_id)?;
+    arguments.add(plan.stamp.now.0)?;
+    arguments.add(plan.written_at.0)?;
+    arguments.add(plan.written_at.plus_ms(HEAD_START_MS).0)?;
+    arguments.add(i32::from(plan.stamp.format))?;
+    arguments.add(forgotten)?;
+    add_starts(&mut arguments, &plan.in_order)?;
+    add_states(&mut arguments, &plan.in_order, plan.stamp)?;
+    add_history(&mut arguments, &plan.in_order)?;
+    add_items(&mut arguments, &plan.planned)?;
+    arguments.add(plan.confirmed)?;
     Ok(arguments)
 }
 

@@ -7,8 +7,7 @@
 //! - Nobody waits in a circle: sagas are locked in the order of their ids, then start keys in their order, then business
 //!   keys in theirs. `candidates` counts what changed, so that no key is asked for before that is over; the sorts over
 //!   `took` wait for all of it.
-//! - Messages are laid out before anybody knows who wins, with the losers' commands left out here: a command that lost
-//!   is neither published nor in the outbox.
+//! - The losers' commands are left out of the messages that were laid out for all.
 //! - A start whose business key an open saga has never asks for its start key. Only a start that began at the very
 //!   same time can still get in between: the unique index stops the statement, nothing of it stays, and the next try
 //!   sees that saga. So no start key is ever taken without its saga.
@@ -21,19 +20,17 @@
 //! - A change that leaves `wake_at` and `status` alone touches no index (a heap-only update): a timer is only pulled
 //!   nearer or taken away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use db::Db;
 use sea_orm::sqlx::Row;
 use uuid::Uuid;
 
-use super::arguments::{self, Bound};
+use super::arguments;
 use super::fates_sql::Fates;
-use super::met_sql;
 use super::one_sql::One;
-use crate::sql::Writing;
-use crate::sql::commit_rows::Stamp;
-use crate::{Batch, Committed, Error, Guard, Outcome, Transition, messages};
+use crate::Error;
+use crate::sql::commit::Plan;
 
 /// Tries of a statement that met a business key just being taken. Each try sees what stopped the one before.
 const TRIES_MAX: u32 = 5;
@@ -185,69 +182,28 @@ const CHANGE: &str = concat!(
     written!(),
 );
 
-/// Commits a batch.
-pub(in crate::sql) async fn commit(
-    db: &Db,
-    fates: &Fates,
-    batch: &Batch,
-    writing: &Writing,
-) -> Result<Committed, Error> {
-    let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
-    in_order.sort_unstable_by_key(|transition| transition.header.id);
-    let in_order = one_per_business_key(in_order);
-    let commands = in_order.iter().flat_map(|transition| &transition.commands);
-    let planned = messages::plan(batch.commit_id, batch.now, commands);
-    let stamp = Stamp { now: batch.now, format: writing.format };
+/// Writes a batch; returns the sagas that won.
+pub(in crate::sql) async fn write(db: &Db, fates: &Fates, plan: &Plan<'_>) -> Result<BTreeSet<Uuid>, Error> {
     let forgotten = fates.take();
-    let bound = Bound {
-        commit_id: batch.commit_id,
-        stamp,
-        written_at: db.now(),
-        forgotten: &forgotten,
-        planned: &planned,
-        confirmed: &batch.confirmed,
-    };
-    let one = if writing.sets_only { None } else { One::of(&bound, &in_order) };
-    let won = match run(db, &bound, &in_order, one).await {
-        Ok(won) => won,
+    match run(db, plan, &forgotten).await {
+        Ok(won) => {
+            fates.known(plan.commit_id);
+            Ok(won)
+        }
         Err(error) => {
             fates.give_back(forgotten);
-            return Err(error);
+            Err(error)
         }
-    };
-    fates.known(batch.commit_id);
-    let messages = planned.iter().filter_map(|planned| planned.message(|id| won.contains(&id))).collect();
-    let mut met = met_by_losers(db, batch, &won).await;
-    let outcome = |transition: &Transition| {
-        let id = transition.header.id;
-        if won.contains(&id) { Outcome::Committed } else { met.remove(&id).unwrap_or(Outcome::Lost) }
-    };
-    Ok(Committed { outcomes: batch.transitions.iter().map(outcome).collect(), messages })
+    }
 }
 
-/// Of several starts with one business key, the oldest. The others are told what they met.
-fn one_per_business_key(mut in_order: Vec<&Transition>) -> Vec<&Transition> {
-    let mut seen = BTreeSet::new();
-    in_order.retain(|transition| match (&transition.guard, &transition.header.key) {
-        (Guard::Start { .. }, Some(key)) => seen.insert((&transition.header.tenant, key)),
-        (Guard::Start { .. }, None) | (Guard::Version(_), _) => true,
-    });
-    in_order
-}
-
-/// The sagas that won.
-async fn run(
-    db: &Db,
-    bound: &Bound<'_>,
-    in_order: &[&Transition],
-    one: Option<One<'_>>,
-) -> Result<BTreeSet<Uuid>, Error> {
-    let starts = in_order.iter().any(|transition| matches!(transition.guard, Guard::Start { .. }));
+async fn run(db: &Db, plan: &Plan<'_>, forgotten: &[Uuid]) -> Result<BTreeSet<Uuid>, Error> {
+    let one = if plan.sets_only || !forgotten.is_empty() { None } else { One::of(plan) };
     let mut tries = 1;
     loop {
         let (text, arguments) = match &one {
-            Some(one) => (one.text(), one.arguments(bound)),
-            None => (if starts { COMMIT } else { CHANGE }, arguments::commit(bound, in_order)),
+            Some(one) => (one.text(), one.arguments()),
+            None => (if plan.starts() { COMMIT } else { CHANGE }, arguments::commit(plan, forgotten)),
         };
         match db.postgres_statement(text, arguments).await {
             Ok(rows) => return rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable),
@@ -265,24 +221,4 @@ async fn run(
 /// The columns have the types they were made with; if not, the commit is there all the same.
 fn unreadable(error: sea_orm::sqlx::Error) -> Error {
     Error::UnknownCommit(db::Error::from_driver(error))
-}
-
-/// What starts that lost have met, read in later statements. The winners are durable by now: when it can't be read,
-/// the starts count as lost, are decided again, and meet it again.
-async fn met_by_losers(db: &Db, batch: &Batch, won: &BTreeSet<Uuid>) -> BTreeMap<Uuid, Outcome> {
-    let lost = |transition: &&Transition| match transition.guard {
-        Guard::Start { .. } => !won.contains(&transition.header.id),
-        Guard::Version(_) => false,
-    };
-    let starts: Vec<&Transition> = batch.transitions.iter().filter(lost).collect();
-    if starts.is_empty() {
-        return BTreeMap::new();
-    }
-    met_sql::read(db, &starts).await.unwrap_or_else(|error| {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "what starts have met could not be read; they are decided again"
-        );
-        BTreeMap::new()
-    })
 }

@@ -20,7 +20,7 @@ left join start_keys as k on k.tenant = n.key_tenant and k.principal = n.key_pri
 left join sagas as s on s.tenant = n.tenant and s.business_key = n.business_key and s.ended_at is null";
 
 /// What each of these starts has met; nothing for one that would find its keys free now.
-pub(super) async fn read(db: &Db, starts: &[&Transition]) -> Result<BTreeMap<Uuid, Outcome>, Error> {
+pub(in crate::sql) async fn read(db: &Db, starts: &[&Transition]) -> Result<BTreeMap<Uuid, Outcome>, Error> {
     let rows = db.postgres_statement(MET, arguments(starts)).await?;
     let met: Result<Vec<Option<(Uuid, Outcome)>>, Driver> = rows.iter().map(met).collect();
     Ok(met.map_err(db::Error::from_driver)?.into_iter().flatten().collect())

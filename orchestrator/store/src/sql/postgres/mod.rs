@@ -8,4 +8,4 @@ pub(super) mod commit_sql;
 
 pub(super) mod fates_sql;
 
-mod met_sql;
+pub(super) mod met_sql;

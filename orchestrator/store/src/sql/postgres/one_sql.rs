@@ -8,8 +8,8 @@ use sea_orm::sqlx::Arguments as _;
 use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::PgArguments;
 
-use super::arguments::Bound;
 use crate::messages::HEAD_START_MS;
+use crate::sql::commit::Plan;
 use crate::sql::commit_rows::Changing;
 use crate::sql::signed;
 use crate::{Guard, HistoryRow, OutboxMessage, Transition};
@@ -85,22 +85,23 @@ const START: &str = concat!(
 
 /// A transition that there is one of everything of.
 pub(super) struct One<'a> {
+    plan: &'a Plan<'a>,
     transition: &'a Transition,
     past: &'a HistoryRow,
     message: Option<OutboxMessage>,
 }
 
 impl<'a> One<'a> {
-    /// None when there are several of something, or commits to be forgotten.
-    pub(super) fn of(bound: &Bound<'_>, in_order: &[&'a Transition]) -> Option<Self> {
-        let [transition] = in_order else { return None };
+    /// None when there are several of something.
+    pub(super) fn of(plan: &'a Plan<'a>) -> Option<Self> {
+        let [transition] = plan.in_order[..] else { return None };
         let [past] = &transition.history[..] else { return None };
-        let message = match bound.planned {
+        let message = match &plan.planned[..] {
             [] => None,
             [planned] => planned.message(|_| true),
             [..] => return None,
         };
-        bound.forgotten.is_empty().then_some(Self { transition, past, message })
+        Some(Self { plan, transition, past, message })
     }
 
     /// The statement's text.
@@ -112,23 +113,23 @@ impl<'a> One<'a> {
     }
 
     /// Its arguments, in the order of the numbers in the texts.
-    pub(super) fn arguments(&self, bound: &Bound<'_>) -> db::Bound {
+    pub(super) fn arguments(&self) -> db::Bound {
         let mut arguments = PgArguments::default();
-        arguments.add(bound.commit_id)?;
-        arguments.add(bound.stamp.now.0)?;
-        arguments.add(bound.written_at.0)?;
-        arguments.add(bound.written_at.plus_ms(HEAD_START_MS).0)?;
-        arguments.add(i32::from(bound.stamp.format))?;
-        arguments.add(bound.confirmed)?;
-        self.add_state(&mut arguments, bound)?;
+        arguments.add(self.plan.commit_id)?;
+        arguments.add(self.plan.stamp.now.0)?;
+        arguments.add(self.plan.written_at.0)?;
+        arguments.add(self.plan.written_at.plus_ms(HEAD_START_MS).0)?;
+        arguments.add(i32::from(self.plan.stamp.format))?;
+        arguments.add(self.plan.confirmed)?;
+        self.add_state(&mut arguments)?;
         self.add_past(&mut arguments)?;
         self.add_message(&mut arguments)?;
         self.add_guard(&mut arguments)?;
         Ok(arguments)
     }
 
-    fn add_state(&self, arguments: &mut PgArguments, bound: &Bound<'_>) -> Result<(), BoxDynError> {
-        let row = Changing::of(self.transition, bound.stamp);
+    fn add_state(&self, arguments: &mut PgArguments) -> Result<(), BoxDynError> {
+        let row = Changing::of(self.transition, self.plan.stamp);
         arguments.add(self.transition.header.id)?;
         arguments.add(row.status)?;
         arguments.add(row.decision)?;

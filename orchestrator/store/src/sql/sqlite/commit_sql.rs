@@ -1,26 +1,38 @@
-//! The commit on SQLite: compare-and-swap, starts, history, inputs and outbox of a whole batch in one transaction.
+//! The commit on SQLite: compare-and-swap, starts, history, inputs and outbox of a whole batch in one script.
 //!
-//! Not for deciding. Must hold: the number of statements does not depend on the size of the batch; history, inputs
-//! and messages are derived from the winners only; rows are written in id order; what a start met is read in a later
-//! statement than the insert that met it.
+//! Not for deciding. Must hold:
+//! - The script is one message to SQLite's thread and one answer: a thread that is woken costs more than a statement.
+//! - Who wins is found before anything is changed for it, in `won`; history, inputs and messages hang on that. There is one
+//!   writer, so that what was found stays so until the end.
+//! - Ends free business keys before starts ask for them; no start key is ever taken without its saga.
+//! - `won` is a table of the connection, in memory, and empty between commits.
+//! - Parameters are named `$1` to `$7`, which SQLite numbers in each statement by itself: with `?2` alone a statement would
+//!   have two, and the driver would give it both.
 //!
-//! Each statement's only parameter is a set of rows. It is opened by `jsonb_each`, of which reading a member costs a
-//! third less of a commit than of `json_each`, which writes each row out as text for every member that is read.
+//! Each set is opened by `jsonb_each`, of which reading a member costs a third less of a commit than of `json_each`, which
+//! writes each row out as text for every member that is read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use db::Work;
-use saga_defs::Timestamp;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult};
-use serde::Serialize;
+use db::Db;
+use sea_orm::sqlx::Row;
 use uuid::Uuid;
 
-use crate::sql::commit_rows::{Change, Input, Key, Message, Past, Stamp, Start};
-use crate::sql::{Writing, set_sql};
-use crate::{Batch, Committed, Outcome, Transition, messages};
+use crate::Error;
+use crate::sql::commit::Plan;
+use crate::sql::commit_rows::{Change, Input, Item, Key, Past, Start};
+use crate::sql::set_sql::json;
 
-const CHANGE: &str = "
+/// Sagas that exist.
+macro_rules! changed {
+    () => {
+        "
+create temp table if not exists won (id blob primary key) without rowid;
+begin immediate;
+insert into temp.won
+select s.id from jsonb_each($1) as n
+join sagas as s on s.id = unhex(n.value ->> 'id') and s.version = n.value ->> 'expected';
 update sagas set
     format = n.format, status = n.status, decision = n.decision, failure_code = n.failure_code,
     stuck_cause = n.stuck_cause, waiting_on = n.waiting_on, version = n.version,
@@ -28,38 +40,36 @@ update sagas set
     updated_at = n.updated_at, decided_at = n.decided_at, ended_at = n.ended_at, state = n.state
 from (
     select
-        unhex(value ->> 'id') as id, value ->> 'expected' as expected, value ->> 'format' as format,
-        value ->> 'status' as status, value ->> 'decision' as decision, value ->> 'failure_code' as failure_code,
+        unhex(value ->> 'id') as id, value ->> 'format' as format, value ->> 'status' as status,
+        value ->> 'decision' as decision, value ->> 'failure_code' as failure_code,
         value ->> 'stuck_cause' as stuck_cause, value ->> 'waiting_on' as waiting_on,
         value ->> 'version' as version, value ->> 'wake_at' as wake_at, value ->> 'updated_at' as updated_at,
         value ->> 'decided_at' as decided_at, value ->> 'ended_at' as ended_at, value ->> 'state' as state
-    from jsonb_each(?)
+    from jsonb_each($1)
 ) as n
-where sagas.id = n.id and sagas.version = n.expected
-returning id";
+where sagas.id = n.id and n.id in (select id from temp.won);
+"
+    };
+}
 
-const TAKE_KEYS: &str = "
+/// New sagas.
+macro_rules! started {
+    () => {
+        "
+insert into temp.won
+select unhex(n.value ->> 'saga_id') from jsonb_each($4) as n
+where not exists (
+    select 1 from start_keys as k
+    where k.tenant = n.value ->> 'tenant' and k.principal = n.value ->> 'principal' and k.key = n.value ->> 'key'
+) and not exists (
+    select 1 from sagas as s
+    where s.tenant = n.value ->> 'saga_tenant' and s.business_key = n.value ->> 'business_key' and s.ended_at is null
+);
 insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
 select
     value ->> 'tenant', value ->> 'principal', value ->> 'key', unhex(value ->> 'saga_id'),
     value ->> 'fingerprint', value ->> 'created_at'
-from jsonb_each(?) where true
-on conflict do nothing
-returning saga_id";
-
-const READ_KEYS: &str = "
-select unhex(n.value ->> 'saga_id') as asked, k.saga_id as saga_id, k.fingerprint as fingerprint
-from jsonb_each(?) as n
-join start_keys as k
-on k.tenant = n.value ->> 'tenant' and k.principal = n.value ->> 'principal' and k.key = n.value ->> 'key'";
-
-const GIVE_KEYS_BACK: &str = "
-delete from start_keys
-where (tenant, principal, key) in (
-    select value ->> 'tenant', value ->> 'principal', value ->> 'key' from jsonb_each(?)
-)";
-
-const START: &str = "
+from jsonb_each($4) where unhex(value ->> 'saga_id') in (select id from temp.won);
 insert into sagas (
     id, tenant, principal, business_key, definition, definition_version, digest, created_at,
     format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
@@ -71,144 +81,79 @@ select
     value ->> 'format', value ->> 'status', value ->> 'decision', value ->> 'failure_code',
     value ->> 'stuck_cause', value ->> 'waiting_on', value ->> 'version', value ->> 'wake_at',
     value ->> 'updated_at', value ->> 'decided_at', value ->> 'ended_at', value ->> 'state'
-from jsonb_each(?) where true
-on conflict do nothing
-returning id";
-
-const READ_OPEN: &str = "
-select unhex(n.value ->> 'id') as asked, s.id as saga_id
-from jsonb_each(?) as n
-join sagas as s
-on s.tenant = n.value ->> 'tenant' and s.business_key = n.value ->> 'business_key'
-where s.business_key is not null and s.ended_at is null";
-
-const INPUTS: &str = "
+from jsonb_each($5) where unhex(value ->> 'id') in (select id from temp.won);
 insert into saga_inputs (saga_id, body)
-select unhex(value ->> 'saga_id'), value ->> 'body' from jsonb_each(?)";
+select unhex(value ->> 'saga_id'), value ->> 'body' from jsonb_each($6)
+where unhex(value ->> 'saga_id') in (select id from temp.won);
+"
+    };
+}
 
-const HISTORY: &str = "
+/// What hangs on the winners.
+macro_rules! written {
+    () => {
+        "
 insert into history (saga_id, seq, at, actor, reason, operation_id, commit_id, format, events)
 select
     unhex(value ->> 'saga_id'), value ->> 'seq', value ->> 'at', value ->> 'actor', value ->> 'reason',
     unhex(value ->> 'operation_id'), unhex(value ->> 'commit_id'), value ->> 'format', value ->> 'events'
-from jsonb_each(?)";
-
-const OUTBOX: &str = "
+from jsonb_each($2) where unhex(value ->> 'saga_id') in (select id from temp.won);
 insert into outbox (id, participant, body, due_at, attempts, created_at)
 select
-    unhex(value ->> 'id'), value ->> 'participant', value ->> 'body', value ->> 'due_at', 0,
-    value ->> 'created_at'
-from jsonb_each(?)";
-
-const CONFIRMED: &str = "delete from outbox where id in (select unhex(value) from json_each(?))";
-
-/// The commit as a transaction wants it.
-pub(in crate::sql) fn work(
-    tx: &DatabaseTransaction,
-    batch: Arc<Batch>,
-    now: Timestamp,
-    writing: Writing,
-) -> Work<'_, Committed> {
-    Box::pin(async move { commit(tx, &batch, now, &writing).await })
-}
-
-async fn commit(
-    tx: &DatabaseTransaction,
-    batch: &Batch,
-    now: Timestamp,
-    writing: &Writing,
-) -> Result<Committed, DbErr> {
-    let stamp = Stamp { now: batch.now, format: writing.format };
-    let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
-    in_order.sort_unstable_by_key(|transition| transition.header.id);
-    // Ends free business keys before starts ask for them.
-    let mut outcomes = change(tx, &in_order, stamp).await?;
-    outcomes.extend(start(tx, &in_order, stamp).await?);
-
-    in_order.retain(|transition| outcomes.get(&transition.header.id) == Some(&Outcome::Committed));
-    let inputs: Vec<Input> = in_order.iter().filter_map(|winner| Input::of(winner)).collect();
-    execute(tx, INPUTS, &inputs).await?;
-    let history: Vec<Past<'_>> = in_order.iter().flat_map(|winner| Past::of(winner, batch.commit_id)).collect();
-    execute(tx, HISTORY, &history).await?;
-    let commands = in_order.iter().flat_map(|winner| &winner.commands);
-    let messages = messages::group(batch.commit_id, batch.now, commands);
-    let rows: Vec<Message<'_>> = messages.iter().map(|message| Message::of(message, now)).collect();
-    execute(tx, OUTBOX, &rows).await?;
-    let confirmed: Vec<_> = batch.confirmed.iter().map(|id| id.simple()).collect();
-    execute(tx, CONFIRMED, &confirmed).await?;
-
-    let outcome = |transition: &Transition| outcomes.remove(&transition.header.id).unwrap_or(Outcome::Lost);
-    Ok(Committed { outcomes: batch.transitions.iter().map(outcome).collect(), messages })
-}
-
-/// The outcomes of those that won; others of the sagas that are not new lost.
-async fn change(
-    tx: &DatabaseTransaction,
-    in_order: &[&Transition],
-    stamp: Stamp,
-) -> Result<BTreeMap<Uuid, Outcome>, DbErr> {
-    let changes: Vec<Change<'_>> = in_order.iter().filter_map(|transition| Change::of(transition, stamp)).collect();
-    let won = ids(&answers(tx, CHANGE, &changes).await?)?;
-    Ok(won.into_iter().map(|id| (id, Outcome::Committed)).collect())
-}
-
-/// The outcomes of starts. One that lost on its business key gives its start key back.
-async fn start(
-    tx: &DatabaseTransaction,
-    in_order: &[&Transition],
-    stamp: Stamp,
-) -> Result<BTreeMap<Uuid, Outcome>, DbErr> {
-    let asked: Vec<Key<'_>> = in_order.iter().filter_map(|transition| Key::of(transition)).collect();
-    let took = ids(&answers(tx, TAKE_KEYS, &asked).await?)?;
-    let (took_key, known): (Vec<Key<'_>>, Vec<Key<'_>>) = asked.into_iter().partition(|key| took.contains(&key.id()));
-    let mut outcomes = key_owners(tx, &known).await?;
-
-    let starts = in_order.iter().filter(|transition| took.contains(&transition.header.id));
-    let starts: Vec<Start<'_>> = starts.map(|transition| Start::of(transition, stamp)).collect();
-    let won = ids(&answers(tx, START, &starts).await?)?;
-    let refused: Vec<Key<'_>> = took_key.into_iter().filter(|key| !won.contains(&key.id())).collect();
-    execute(tx, GIVE_KEYS_BACK, &refused).await?;
-    let refused: Vec<Start<'_>> = starts.into_iter().filter(|start| !won.contains(&start.id())).collect();
-    outcomes.extend(open_sagas(tx, &refused).await?);
-    outcomes.extend(won.into_iter().map(|id| (id, Outcome::Committed)));
-    Ok(outcomes)
-}
-
-/// Which saga each start key belongs to.
-async fn key_owners(tx: &DatabaseTransaction, keys: &[Key<'_>]) -> Result<BTreeMap<Uuid, Outcome>, DbErr> {
-    let owner = |row: &QueryResult| {
-        let outcome =
-            Outcome::KeyTaken { saga_id: row.try_get("", "saga_id")?, fingerprint: row.try_get("", "fingerprint")? };
-        Ok((row.try_get("", "asked")?, outcome))
+    unhex(m.id), m.participant,
+    case count(*) when 1 then '' else '[' end || group_concat(m.item, ',' order by m.position)
+        || case count(*) when 1 then '' else ']' end,
+    m.due_at, 0, m.created_at
+from (
+    select
+        value ->> 'id' as id, value ->> 'participant' as participant, value ->> 'item' as item, key as position,
+        value ->> 'due_at' as due_at, value ->> 'created_at' as created_at
+    from jsonb_each($3) where unhex(value ->> 'saga_id') in (select id from temp.won)
+) as m
+group by m.id;
+"
     };
-    answers(tx, READ_KEYS, keys).await?.iter().map(owner).collect()
 }
 
-/// Which open saga has each business key.
-async fn open_sagas(tx: &DatabaseTransaction, starts: &[Start<'_>]) -> Result<BTreeMap<Uuid, Outcome>, DbErr> {
-    let open = |row: &QueryResult| {
-        Ok((row.try_get("", "asked")?, Outcome::BusinessKeyTaken { saga_id: row.try_get("", "saga_id")? }))
+/// Messages that are safe, and the answer.
+macro_rules! done {
+    ($confirmed:literal) => {
+        concat!(
+            "delete from outbox where id in (select unhex(value) from json_each(",
+            $confirmed,
+            "));
+select id from temp.won;
+delete from temp.won;
+commit"
+        )
     };
-    answers(tx, READ_OPEN, starts).await?.iter().map(open).collect()
 }
 
-fn ids(rows: &[QueryResult]) -> Result<BTreeSet<Uuid>, DbErr> {
-    rows.iter().map(|row| row.try_get_by_index(0)).collect()
-}
+/// A batch with starts in it.
+const COMMIT: &str = concat!(changed!(), started!(), written!(), done!("$7"));
 
-/// Runs a statement over `rows`, unless there are none, and returns the rows it answers with.
-async fn answers<T: Serialize>(
-    tx: &DatabaseTransaction,
-    text: &'static str,
-    rows: &[T],
-) -> Result<Vec<QueryResult>, DbErr> {
-    if rows.is_empty() { Ok(Vec::new()) } else { tx.query_all_raw(set_sql::over(text, rows)).await }
-}
+/// A batch without.
+const CHANGE: &str = concat!(changed!(), written!(), done!("$4"));
 
-/// Runs a statement over `rows`, unless there are none.
-async fn execute<T: Serialize>(tx: &DatabaseTransaction, text: &'static str, rows: &[T]) -> Result<(), DbErr> {
-    if !rows.is_empty() {
-        tx.execute_raw(set_sql::over(text, rows)).await?;
-    }
-    Ok(())
+/// Writes a batch; returns the sagas that won.
+pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<Uuid>, Error> {
+    let transitions = || plan.in_order.iter().copied();
+    let mut sets: Vec<Arc<str>> = vec![
+        json(transitions().filter_map(|transition| Change::of(transition, plan.stamp))),
+        json(transitions().flat_map(|transition| Past::of(transition, plan.commit_id))),
+        json(plan.planned.iter().flat_map(|message| Item::of(message, plan.written_at))),
+    ];
+    let text = if plan.starts() {
+        sets.push(json(transitions().filter_map(Key::of)));
+        sets.push(json(transitions().filter_map(|transition| Start::of(transition, plan.stamp))));
+        sets.push(json(transitions().filter_map(Input::of)));
+        COMMIT
+    } else {
+        CHANGE
+    };
+    sets.push(json(plan.confirmed.iter().map(|id| id.simple())));
+    let rows = db.sqlite_script(text, sets).await?;
+    // The column has the type it was made with; if not, the commit is there all the same.
+    let unreadable = |error| Error::UnknownCommit(db::Error::from_driver(error));
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable)
 }

@@ -1,0 +1,96 @@
+//! The commit, as both dialects have it: what is to be written is laid out here, a dialect writes it and says who won, and
+//! what the losers have met is read afterwards.
+//!
+//! Not for deciding. Must hold: transitions are given in the order of their ids; messages are laid out before anybody knows
+//! who wins, so that a command that lost is neither published nor in the outbox; a batch is written whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use db::Db;
+use saga_defs::Timestamp;
+use uuid::Uuid;
+
+use super::Writing;
+use super::commit_rows::Stamp;
+use super::dialect::Dialect;
+use crate::messages::{self, Planned};
+use crate::{Batch, Committed, Error, Guard, Outcome, Transition};
+
+/// What is to be written.
+pub(super) struct Plan<'a> {
+    pub(super) commit_id: Uuid,
+    pub(super) stamp: Stamp,
+    pub(super) written_at: Timestamp,
+    pub(super) in_order: Vec<&'a Transition>,
+    pub(super) planned: Vec<Planned>,
+    /// Outbox rows that are done with.
+    pub(super) confirmed: &'a [Uuid],
+    /// Whether a transition that is alone is written as a set, too.
+    pub(super) sets_only: bool,
+}
+
+impl Plan<'_> {
+    /// Whether a new saga is among them.
+    pub(super) fn starts(&self) -> bool {
+        self.in_order.iter().any(|transition| is_start(transition))
+    }
+}
+
+fn is_start(transition: &Transition) -> bool {
+    match transition.guard {
+        Guard::Start { .. } => true,
+        Guard::Version(_) => false,
+    }
+}
+
+/// Commits a batch.
+pub(super) async fn commit(db: &Db, dialect: &Dialect, batch: &Batch, writing: Writing) -> Result<Committed, Error> {
+    let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
+    in_order.sort_unstable_by_key(|transition| transition.header.id);
+    let in_order = one_per_business_key(in_order);
+    let commands = in_order.iter().flat_map(|transition| &transition.commands);
+    let plan = Plan {
+        commit_id: batch.commit_id,
+        stamp: Stamp { now: batch.now, format: writing.format },
+        written_at: db.now(),
+        planned: messages::plan(batch.commit_id, batch.now, commands),
+        in_order,
+        confirmed: &batch.confirmed,
+        sets_only: writing.sets_only,
+    };
+    let won = dialect.write(db, &plan).await?;
+    let messages = plan.planned.iter().filter_map(|planned| planned.message(|id| won.contains(&id))).collect();
+    let mut met = met_by_losers(db, dialect, batch, &won).await;
+    let outcome = |transition: &Transition| {
+        let id = transition.header.id;
+        if won.contains(&id) { Outcome::Committed } else { met.remove(&id).unwrap_or(Outcome::Lost) }
+    };
+    Ok(Committed { outcomes: batch.transitions.iter().map(outcome).collect(), messages })
+}
+
+/// Of several starts with one business key, the oldest. The others are told what they met.
+fn one_per_business_key(mut in_order: Vec<&Transition>) -> Vec<&Transition> {
+    let mut seen = BTreeSet::new();
+    in_order.retain(|transition| match (&transition.guard, &transition.header.key) {
+        (Guard::Start { .. }, Some(key)) => seen.insert((&transition.header.tenant, key)),
+        (Guard::Start { .. }, None) | (Guard::Version(_), _) => true,
+    });
+    in_order
+}
+
+/// What starts that lost have met, read in later statements. The winners are durable by now: when it can't be read,
+/// the starts count as lost, are decided again, and meet it again.
+async fn met_by_losers(db: &Db, dialect: &Dialect, batch: &Batch, won: &BTreeSet<Uuid>) -> BTreeMap<Uuid, Outcome> {
+    let lost = |transition: &&Transition| is_start(transition) && !won.contains(&transition.header.id);
+    let starts: Vec<&Transition> = batch.transitions.iter().filter(lost).collect();
+    if starts.is_empty() {
+        return BTreeMap::new();
+    }
+    dialect.met(db, &starts).await.unwrap_or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "what starts have met could not be read; they are decided again"
+        );
+        BTreeMap::new()
+    })
+}
