@@ -26,7 +26,13 @@ const TRIES_MAX: u32 = 3;
 pub(crate) enum Attempt {
     /// Durable, and published; nobody was told yet.
     Committed(Box<Landed>),
-    /// The store is out of reach; nothing was changed by these inputs.
+    /// Nothing was changed.
+    Not(Kept),
+}
+
+/// Inputs that changed nothing.
+pub(crate) enum Kept {
+    /// The store is out of reach.
     Failed(Vec<Work>),
     /// The store refuses these, or one of them.
     Poisoned(Vec<Work>),
@@ -76,13 +82,13 @@ pub(crate) async fn commit(shared: &Shared, decided: Decided) -> Attempt {
             match ask(shared, commit_id, &ids).await {
                 // It never happened: what kept it from happening may still be there, so the next try is not at once.
                 Some(asked) if !asked.outcomes.contains(&Outcome::Committed) => {
-                    return Attempt::Failed(take_back(groups, starting));
+                    return Attempt::Not(Kept::Failed(take_back(groups, starting)));
                 }
                 Some(asked) => asked,
-                None => return Attempt::Failed(take_back(groups, starting)),
+                None => return Attempt::Not(Kept::Failed(take_back(groups, starting))),
             }
         }
-        Err(error) => return failed(&error, take_back(groups, starting)),
+        Err(error) => return Attempt::Not(failed(&error, take_back(groups, starting))),
     };
     shared.outbound.publish(&committed.messages);
     let stored = groups.iter().map(Group::stored).chain(starting.iter().map(StartGroup::stored));
@@ -113,7 +119,7 @@ async fn ask(shared: &Shared, commit_id: Uuid, ids: &[Uuid]) -> Option<Committed
 }
 
 /// What an error of the store means for the inputs that met it.
-pub(crate) fn failed(error: &StoreError, inputs: Vec<Work>) -> Attempt {
+pub(crate) fn failed(error: &StoreError, inputs: Vec<Work>) -> Kept {
     match error {
         StoreError::Unavailable(_) | StoreError::UnknownCommit(_) => {
             tracing::warn!(
@@ -121,7 +127,7 @@ pub(crate) fn failed(error: &StoreError, inputs: Vec<Work>) -> Attempt {
                 inputs = inputs.len(),
                 "the store is out of reach; inputs are kept"
             );
-            Attempt::Failed(inputs)
+            Kept::Failed(inputs)
         }
         StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_) => {
             tracing::error!(
@@ -129,7 +135,7 @@ pub(crate) fn failed(error: &StoreError, inputs: Vec<Work>) -> Attempt {
                 inputs = inputs.len(),
                 "the store refused a batch"
             );
-            Attempt::Poisoned(inputs)
+            Kept::Poisoned(inputs)
         }
     }
 }
@@ -156,8 +162,8 @@ pub(crate) async fn in_parts(shared: &Shared, refused: Vec<Work>) -> Again {
         let Some((part, tries)) = open.pop() else { return Again::Lost(again) };
         match attempt(shared, part).await {
             Attempt::Committed(landed) => again.extend(landed.tell(shared).await),
-            Attempt::Poisoned(part) => refused = Some((part, tries)),
-            Attempt::Failed(part) => {
+            Attempt::Not(Kept::Poisoned(part)) => refused = Some((part, tries)),
+            Attempt::Not(Kept::Failed(part)) => {
                 again.extend(part);
                 again.extend(open.into_iter().flat_map(|(part, _)| part));
                 return Again::Failed(again);
@@ -171,7 +177,7 @@ pub(crate) async fn attempt(shared: &Shared, works: Vec<Work>) -> Attempt {
     let mut decided = Decided::default();
     if let Err((error, mut works)) = decided.join(shared, works).await {
         works.extend(decided.into_works());
-        return failed(&error, works);
+        return Attempt::Not(failed(&error, works));
     }
     if decided.is_empty() {
         return Attempt::Committed(Box::default());

@@ -18,7 +18,7 @@ pub struct Options {
     pub hot_max: usize,
     /// Reply messages taken but not acknowledged.
     pub prefetch: usize,
-    /// Messages handed to the transport and not settled; no more than its publishers take.
+    /// Messages handed to the transport and not settled.
     pub in_flight_max: usize,
     /// Participants that get each command in a message of its own, because not all who consume their queues understand
     /// more.
@@ -49,7 +49,7 @@ impl Default for Options {
             batch_max: 256,
             hot_max: 4_096,
             prefetch: 512,
-            in_flight_max: 1_024,
+            in_flight_max: 2_048,
             one_at_a_time: BTreeSet::new(),
             relay_every: Duration::from_millis(250),
             timers_every: Duration::from_millis(100),

@@ -4,7 +4,7 @@
 //! message that is not taken is simply dropped here, because its outbox row is still there; a row is safe when all its
 //! messages are; the number of messages on their way is bounded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,31 +37,56 @@ struct Flight {
     rows: BTreeMap<Uuid, Flying>,
     /// The row of each message.
     row_of: BTreeMap<Uuid, Uuid>,
-    /// Messages that are safe of rows that are not: so that of a long row every try brings more to its end.
-    partly: BTreeMap<Uuid, Vec<Uuid>>,
+    /// Rows of which there was not room for all.
+    waiting: VecDeque<Uuid>,
+    /// Messages that are safe of rows that lost others, in the order in which that was seen: of a long row every try
+    /// brings more to its end.
+    partly: VecDeque<(Uuid, Vec<Uuid>)>,
 }
 
 /// A row on its way.
-#[derive(Default)]
 struct Flying {
     messages: usize,
+    /// Sets out when there is room. None is left once one was lost.
+    rest: VecDeque<Message>,
     safe: Vec<Uuid>,
-    /// Whether one of them was lost.
-    lost: bool,
+    /// Whether none was lost.
+    whole: bool,
 }
 
 impl Flight {
-    /// Which of a row's messages set out now.
+    /// Which of a row's messages set out now; the others wait for room, unless there is none at all.
     fn take_off(&mut self, row: Uuid, mut messages: Vec<Message>, max: usize) -> Vec<Message> {
-        let room = self.row_of.is_empty() || self.row_of.len() + messages.len() <= max;
-        if !room || self.rows.contains_key(&row) {
+        if self.row_of.len() >= max || self.rows.contains_key(&row) {
             return Vec::new();
         }
-        let safe = self.partly.remove(&row).unwrap_or_default();
+        let known = self.partly.iter().position(|(partly, _)| *partly == row);
+        let safe = known.and_then(|position| self.partly.remove(position)).map(|(_, safe)| safe).unwrap_or_default();
         messages.retain(|message| !safe.contains(&message.id));
-        self.rows.insert(row, Flying { messages: messages.len(), safe, lost: false });
-        self.row_of.extend(messages.iter().map(|message| (message.id, row)));
-        messages
+        self.rows.insert(row, Flying { messages: 0, rest: messages.into(), safe, whole: true });
+        self.waiting.push_back(row);
+        self.go_on(max)
+    }
+
+    /// What waited and finds room now.
+    fn go_on(&mut self, max: usize) -> Vec<Message> {
+        let mut leaving = Vec::new();
+        while let Some(row) = self.waiting.front().copied() {
+            let Some(flying) = self.rows.get_mut(&row).filter(|flying| !flying.rest.is_empty()) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            let room = max.saturating_sub(self.row_of.len()).min(flying.rest.len());
+            if room == 0 {
+                break;
+            }
+            flying.messages += room;
+            for message in flying.rest.drain(..room) {
+                self.row_of.insert(message.id, row);
+                leaving.push(message);
+            }
+        }
+        leaving
     }
 
     /// A message came to its end. Returns its row when all of that is safe.
@@ -69,21 +94,25 @@ impl Flight {
         let row = self.row_of.remove(&message)?;
         let flying = self.rows.get_mut(&row)?;
         flying.messages -= 1;
-        flying.lost |= !confirmed;
-        flying.safe.extend(confirmed.then_some(message));
-        if flying.messages > 0 {
+        if confirmed {
+            flying.safe.push(message);
+        } else {
+            flying.whole = false;
+            flying.rest.clear();
+        }
+        if flying.messages > 0 || !flying.rest.is_empty() {
             return None;
         }
-        let Flying { safe, lost, .. } = self.rows.remove(&row)?;
-        if !lost {
+        let Flying { safe, whole, .. } = self.rows.remove(&row)?;
+        if whole {
             return Some(row);
         }
         if !safe.is_empty() {
-            self.partly.insert(row, safe);
+            self.partly.push_back((row, safe));
         }
         if self.partly.len() > PARTLY_MAX {
-            // The oldest. Should it still be there, all of it is sent again, and its participant knows the commands.
-            self.partly.pop_first();
+            // Should that row still be there, all of it is sent again, and its participant knows the commands.
+            self.partly.pop_front();
         }
         None
     }
@@ -106,24 +135,30 @@ impl Outbound {
         }
     }
 
-    /// Hands over what is taken; the rest is left to the relay.
-    pub(crate) fn publish(&self, rows: &[OutboxMessage]) {
+    /// Hands over what is taken; the rest is left to the relay. False when there was not room for all of it.
+    pub(crate) fn publish(&self, rows: &[OutboxMessage]) -> bool {
+        let of_rows: Vec<(Uuid, Vec<Message>)> = rows.iter().map(|row| (row.id, self.messages(row))).collect();
         let mut messages: Vec<Message> = Vec::new();
-        {
-            let mut flight = self.flight();
-            for row in rows {
-                messages.extend(flight.take_off(row.id, self.messages(row), self.in_flight_max));
-            }
+        let mut flight = self.flight();
+        for (row, of_row) in of_rows {
+            messages.extend(flight.take_off(row, of_row, self.in_flight_max));
         }
-        let handed = self.publisher.publish(&messages);
-        let mut refused = 0;
-        for (message, handed) in messages.iter().zip(handed) {
-            if handed == Handed::NoRoom {
-                self.flight().land(message.id, false);
-                refused += 1;
-            }
+        let full = flight.row_of.len() >= self.in_flight_max;
+        drop(flight);
+        self.hand_over(&messages) && !full
+    }
+
+    /// False when some were not taken.
+    fn hand_over(&self, messages: &[Message]) -> bool {
+        let handed = self.publisher.publish(messages);
+        let refused = messages.iter().zip(handed).filter(|(_, handed)| *handed == Handed::NoRoom);
+        let refused: Vec<Uuid> = refused.map(|(message, _)| message.id).collect();
+        metrics::counter!("bookend_outbox_published_total", "result" => "no_room").increment(refused.len() as u64);
+        let mut flight = self.flight();
+        for message in &refused {
+            flight.land(*message, false);
         }
-        metrics::counter!("bookend_outbox_published_total", "result" => "no_room").increment(refused);
+        refused.is_empty()
     }
 
     /// A row's messages.
@@ -152,7 +187,9 @@ impl Outbound {
         let mut flight = self.flight();
         let safe: Vec<Uuid> =
             settled.into_iter().filter_map(|Settled { id, confirmed }| flight.land(id, confirmed)).collect();
+        let waited = flight.go_on(self.in_flight_max);
         drop(flight);
+        self.hand_over(&waited);
         self.safe().extend(safe);
     }
 
@@ -191,12 +228,17 @@ impl Outbound {
         self.flight().row_of.len()
     }
 
-    /// How many more may be on their way; none while the transport is out of reach.
+    /// How many rows are sure to find room, one at least while there is any; none while the transport is out of reach.
     pub(crate) fn room(&self) -> usize {
         if !self.publisher.is_open() {
             return 0;
         }
-        self.in_flight_max.saturating_sub(self.len())
+        let messages = self.in_flight_max.saturating_sub(self.len());
+        if self.one_at_a_time.is_empty() {
+            messages
+        } else {
+            (messages / message::BATCH_ITEMS_MAX).max(messages.min(1))
+        }
     }
 
     fn flight(&self) -> MutexGuard<'_, Flight> {
@@ -253,7 +295,7 @@ mod tests {
     fn a_row_is_safe_when_all_its_messages_are() {
         let [one, two, three, row] = [1, 2, 3, 9].map(Uuid::from_u128);
         let mut flight = Flight::default();
-        assert_eq!(flight.take_off(row, messages(&[1, 2, 3]), 2).len(), 3, "too long, but nothing else is on its way");
+        assert_eq!(flight.take_off(row, messages(&[1, 2, 3]), 3).len(), 3);
         assert!(flight.take_off(row, messages(&[1]), 8).is_empty(), "it is on its way");
         assert!(flight.take_off(Uuid::from_u128(8), messages(&[4]), 3).is_empty(), "there is no room");
         assert_eq!((flight.land(one, true), flight.land(two, true), flight.land(two, true)), (None, None, None));
@@ -269,12 +311,42 @@ mod tests {
         assert_eq!((flight.land(one, true), flight.land(two, false)), (None, None));
         assert_eq!(flight.take_off(row, messages(&[1, 2]), 8), messages(&[2]));
         assert_eq!(flight.land(two, true), Some(row));
-        for row in 0..=PARTLY_MAX as u128 {
-            flight.take_off(Uuid::from_u128(row), messages(&[1, 2]), 8);
-            flight.land(one, true);
-            flight.land(two, false);
+    }
+
+    #[test]
+    fn a_row_that_is_longer_than_the_room_leaves_bit_by_bit() {
+        let row = Uuid::from_u128(9);
+        let mut flight = Flight::default();
+        assert_eq!(flight.take_off(row, messages(&[1, 2, 3, 4, 5]), 2), messages(&[1, 2]));
+        for (landing, leaving) in [(1, vec![3]), (2, vec![4]), (3, vec![5]), (4, vec![])] {
+            assert_eq!(flight.land(Uuid::from_u128(landing), true), None, "there is more of it");
+            assert_eq!(flight.go_on(2), messages(&leaving));
         }
-        assert_eq!(flight.partly.len(), PARTLY_MAX);
-        assert_eq!(flight.partly.first_key_value().map(|(row, _)| *row), Some(one), "the oldest is forgotten");
+        assert_eq!(flight.land(Uuid::from_u128(5), true), Some(row));
+    }
+
+    #[test]
+    fn nothing_waits_for_room_behind_what_was_lost() {
+        let [one, two, row] = [1, 2, 9].map(Uuid::from_u128);
+        let mut flight = Flight::default();
+        assert_eq!(flight.take_off(row, messages(&[1, 2, 3]), 2).len(), 2);
+        assert_eq!((flight.land(one, true), flight.land(two, false)), (None, None));
+        assert!(flight.rows.is_empty(), "the relay may claim it");
+        assert!(flight.go_on(2).is_empty() && flight.waiting.is_empty());
+        assert_eq!(flight.take_off(row, messages(&[1, 2, 3]), 2), messages(&[2, 3]));
+    }
+
+    #[test]
+    fn what_was_seen_first_is_forgotten_first() {
+        let mut flight = Flight::default();
+        // The newest has the smallest id.
+        let rows: Vec<Uuid> = (0..=PARTLY_MAX as u128).rev().map(|row| Uuid::from_u128(100 + row)).collect();
+        for row in &rows {
+            flight.take_off(*row, messages(&[1, 2]), 8);
+            flight.land(Uuid::from_u128(1), true);
+            flight.land(Uuid::from_u128(2), false);
+        }
+        let known: Vec<Uuid> = flight.partly.iter().map(|(row, _)| *row).collect();
+        assert_eq!(known, rows[1..]);
     }
 }

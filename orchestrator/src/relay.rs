@@ -99,8 +99,8 @@ async fn turn(shared: &Shared) -> Result<(), saga_store::Error> {
         }
         let rows = shared.store.claim_outbox(room, PUSH_MS).await?;
         metrics::counter!("bookend_outbox_relayed_total").increment(rows.len() as u64);
-        shared.outbound.publish(&rows);
-        if (rows.len() as u64) < room {
+        let all = shared.outbound.publish(&rows);
+        if !all || (rows.len() as u64) < room {
             return Ok(());
         }
     }

@@ -11,12 +11,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use runtime::Pause;
-use saga_store::Error as StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::backlog::{Alone, Backlog, Next};
-use crate::commit::{self, Again, Attempt, PAUSE};
+use crate::commit::{self, Again, Attempt, Kept, PAUSE};
 use crate::decided::{About, Decided};
 use crate::gather::Gather;
 use crate::shared::Shared;
@@ -163,8 +162,8 @@ impl Worker {
         let wait = alone.wait;
         let again = match commit::attempt(&self.shared, vec![alone.input]).await {
             Attempt::Committed(landed) => Again::Lost(landed.tell(&self.shared).await),
-            Attempt::Failed(inputs) => Again::Failed(inputs),
-            Attempt::Poisoned(inputs) => commit::in_parts(&self.shared, inputs).await,
+            Attempt::Not(Kept::Failed(inputs)) => Again::Failed(inputs),
+            Attempt::Not(Kept::Poisoned(inputs)) => commit::in_parts(&self.shared, inputs).await,
         };
         match again {
             Again::Lost(losers) => self.backlog.put_back(losers),
@@ -198,7 +197,7 @@ impl Worker {
         }
         match self.next.decided.join(&self.shared, joining).await {
             Ok(()) => true,
-            Err((error, works)) => self.not_read(&error, works).await,
+            Err((error, works)) => self.kept(commit::failed(&error, works)).await,
         }
     }
 
@@ -238,8 +237,7 @@ impl Worker {
                 self.tried(losers, parked);
                 true
             }
-            Attempt::Failed(inputs) => self.failed(inputs).await,
-            Attempt::Poisoned(inputs) => self.poisoned(inputs).await,
+            Attempt::Not(kept) => self.kept(kept).await,
         }
     }
 
@@ -273,12 +271,11 @@ impl Worker {
         }
     }
 
-    /// No state could be read for these inputs. False when the engine stops.
-    async fn not_read(&mut self, error: &StoreError, inputs: Vec<Work>) -> bool {
-        match commit::failed(error, inputs) {
-            Attempt::Failed(inputs) => self.failed(inputs).await,
-            Attempt::Poisoned(inputs) => self.poisoned(inputs).await,
-            Attempt::Committed(_) => true,
+    /// These inputs changed nothing. False when the engine stops.
+    async fn kept(&mut self, kept: Kept) -> bool {
+        match kept {
+            Kept::Failed(inputs) => self.failed(inputs).await,
+            Kept::Poisoned(inputs) => self.poisoned(inputs).await,
         }
     }
 }

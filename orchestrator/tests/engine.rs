@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use saga_defs::{Command, Outcome, Verb, message};
 use saga_store::{Fault, MemoryStore, Store};
 use serde_json::{Value, json};
 use support::{LIMIT, World, request};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use transport::{Consumer, Message, Publisher, Queue, Transport};
 use uuid::Uuid;
 
@@ -332,6 +334,31 @@ async fn what_no_queue_takes_is_relayed_later() {
     desk.puppet("booking").reply(&two, Outcome::refused("slot_taken", ""));
     desk.until_status(one.saga_id, Status::Compensated).await;
     desk.until_status(two.saga_id, Status::Compensated).await;
+    desk.outbox_empties().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_travel_alone_leave_as_fast_as_there_is_room() {
+    let one_at_a_time = BTreeSet::from(["booking".to_owned()]);
+    let mut desk = Desk::with(Options { in_flight_max: 2, one_at_a_time, ..Options::default() }).await;
+    let keys: Vec<String> = (0..40).map(|key| key.to_string()).collect();
+    let begun = Instant::now();
+    let start = |key: String| {
+        let engine = desk.engine.clone();
+        async move { engine.begin(request(&key)).await.is_ok() }
+    };
+    let started = keys.iter().cloned().map(start).collect::<JoinSet<bool>>().join_all().await;
+    assert!(started.into_iter().all(|started| started));
+    let mut asked = BTreeSet::new();
+    while asked.len() < keys.len() {
+        let command = desk.puppet("booking").command(Verb::Execute).await;
+        desk.puppet("booking").reply(&command, Outcome::refused("slot_taken", ""));
+        asked.insert(command.saga_id);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "rows were put off for {:?}", begun.elapsed());
+    for saga_id in asked {
+        desk.until_status(saga_id, Status::Compensated).await;
+    }
     desk.outbox_empties().await;
 }
 

@@ -88,7 +88,7 @@ impl Db {
         Self { clock, ..self }
     }
 
-    /// The same database, telling `told` the text of every statement but begin and commit, for tests.
+    /// The same database, telling `told` the text of every statement but begin and commit and what goes to the driver itself, for tests.
     #[must_use]
     pub fn telling(mut self, told: impl Fn(&str) + Clone + Send + Sync + 'static) -> Self {
         for connection in [&mut self.writer, &mut self.reader] {
@@ -158,8 +158,9 @@ impl Db {
     }
 
     /// Runs a script of SQLite that begins and commits a transaction of its own, in a task that nothing cancels, and returns
-    /// the rows that it answers with: one message to SQLite's thread instead of one per statement. Its parameters are texts
-    /// named `$1`, `$2` and so on; a busy database is tried again, whole.
+    /// the rows that it answers with: one message to SQLite's thread instead of one per statement. It ends with
+    /// `commit; select true as committed`; its parameters are texts named `$1`, `$2` and so on; a busy database is tried again,
+    /// whole.
     ///
     /// # Errors
     /// As [`Db::transaction`].

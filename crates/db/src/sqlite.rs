@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sea_orm::sqlx::{Arguments as _, Error as Driver, SqlitePool, query_with, raw_sql};
+use sea_orm::sqlx::{Arguments as _, Column as _, Error as Driver, Row as _, SqlitePool, query_with, raw_sql};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, RuntimeErr};
 
 use crate::Error;
@@ -14,6 +14,9 @@ use crate::Error;
 const BUSY_TIMEOUT_MS: u64 = 5_000;
 /// Rows that SQLite's thread answers with before it waits for them to be taken: those of a whole batch.
 const ROWS_AHEAD: usize = 512;
+
+/// The column of the row that a script answers with when its commit is over.
+const COMMITTED: &str = "committed";
 
 pub(crate) async fn connect(path: &Path, connections: u32) -> Result<DatabaseConnection, Error> {
     let url = format!("sqlite://{}?mode=rwc", path.display());
@@ -31,7 +34,6 @@ pub(crate) async fn connect(path: &Path, connections: u32) -> Result<DatabaseCon
                 .pragma("journal_mode", "WAL")
                 .pragma("synchronous", "FULL")
                 .pragma("foreign_keys", "ON")
-                .pragma("temp_store", "MEMORY")
                 .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
                 .row_buffer_size(ROWS_AHEAD)
         });
@@ -40,7 +42,8 @@ pub(crate) async fn connect(path: &Path, connections: u32) -> Result<DatabaseCon
     Ok(connection)
 }
 
-/// Runs a script that begins and commits a transaction.
+/// Runs a script that begins a transaction and commits it, and then answers with one row more: when SQLite's thread ends
+/// without a word, the rows seem to be over, too.
 pub(crate) async fn run(
     pool: &SqlitePool,
     text: &'static str,
@@ -53,7 +56,10 @@ pub(crate) async fn run(
     let of_driver = |error| RuntimeErr::SqlxError(Arc::new(error));
     let mut session = pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(of_driver(error))))?;
     let error = match query_with(text, arguments).fetch_all(&mut *session).await {
-        Ok(rows) => return Ok(rows),
+        Ok(mut rows) => match rows.pop() {
+            Some(last) if last.column(0).name() == COMMITTED => return Ok(rows),
+            Some(_) | None => return Err(Error::UnknownCommit(DbErr::Query(of_driver(Driver::WorkerCrashed)))),
+        },
         Err(error) => DbErr::Query(of_driver(error)),
     };
     // Where there is a transaction to roll back, it was not committed.

@@ -193,7 +193,7 @@ pub enum Outcome {
     },
 }
 
-/// A message of the outbox: bytes ready to send. `Debug` shows no body.
+/// A row of the outbox: a message, or several where a participant takes one command at a time. `Debug` shows no body.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OutboxMessage {
     /// The row.
@@ -202,7 +202,7 @@ pub struct OutboxMessage {
     pub participant: String,
     /// Commands as `saga_defs::message` writes them.
     pub body: Arc<str>,
-    /// How often it was handed to the transport before.
+    /// How often it was claimed before.
     pub attempts: u32,
 }
 

@@ -74,16 +74,21 @@ async fn a_commit_that_comes_after_it_was_asked_for_changes_nothing() {
     let world = World::new().await;
     let (one, other) = (world.instance("one").await, world.instance("other").await);
     let start = world.started(&one, 1).await.remove(0);
-    let batch = world.batch(&[world.next(&start), world.start()]);
     let mut holder = world.holder().await;
-    let before = holder.rows().await;
-    assert_eq!(other.committed(batch.commit_id, &batch.ids()).await.unwrap(), Vec::<Uuid>::new());
-    let late = one.commit(batch.clone()).await.unwrap();
-    assert_eq!(late.outcomes, [Outcome::Lost, Outcome::Lost]);
-    assert!(late.messages.is_empty());
-    assert_eq!(holder.rows().await, before);
-    assert_eq!(other.committed(batch.commit_id, &batch.ids()).await.unwrap(), Vec::<Uuid>::new(), "and it stays so");
-    assert_eq!(world.commit(&one, &batch.transitions).await, [Outcome::Committed, Outcome::Committed]);
+    // What is alone has texts of its own, one for a start and one for a change.
+    for transitions in [vec![world.start()], vec![world.next(&start)], vec![world.next(&start), world.start()]] {
+        let batch = world.batch(&transitions);
+        let before = holder.rows().await;
+        assert_eq!(other.committed(batch.commit_id, &batch.ids()).await.unwrap(), Vec::<Uuid>::new());
+        let late = one.commit(batch.clone()).await.unwrap();
+        assert!(late.outcomes.iter().all(|outcome| *outcome == Outcome::Lost), "{:?}", late.outcomes);
+        assert!(late.messages.is_empty());
+        assert_eq!(holder.rows().await, before);
+        let asked = other.committed(batch.commit_id, &batch.ids()).await.unwrap();
+        assert_eq!(asked, Vec::<Uuid>::new(), "and it stays so");
+    }
+    let batch = [world.next(&start), world.start()];
+    assert_eq!(world.commit(&one, &batch).await, [Outcome::Committed, Outcome::Committed]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! Two instances that start the same thing at the same time, in both orders, and when the first one fails.
+//! Two instances that start the same thing at the same time, in both orders, and when the first one fails; with both texts of
+//! the commit.
 
 use saga_store::{Error, Outcome, SqlStore, Store, Transition};
 
@@ -38,85 +39,95 @@ async fn known(store: &SqlStore, start: &Transition) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn of_two_starts_with_one_start_key_the_first_wins_and_the_second_learns_of_it() {
-    for older_first in [true, false] {
-        let world = World::new().await;
-        let store = world.instance("reader").await;
-        let (mut first, mut second) = (world.start(), world.start());
-        second.guard = first.guard.clone();
-        if !older_first {
-            std::mem::swap(&mut first, &mut second);
+    for sets_only in [false, true] {
+        for older_first in [true, false] {
+            let world = World::with(sets_only).await;
+            let store = world.instance("reader").await;
+            let (mut first, mut second) = (world.start(), world.start());
+            second.guard = first.guard.clone();
+            if !older_first {
+                std::mem::swap(&mut first, &mut second);
+            }
+            let [won, lost] = race(&world, &first, &second, false).await;
+            assert_eq!(won.unwrap(), Outcome::Committed);
+            let taken = Outcome::KeyTaken { saga_id: first.header.id, fingerprint: "asked".to_owned() };
+            assert_eq!(lost.unwrap(), taken);
+            assert!(known(&store, &first).await && !known(&store, &second).await);
+            leads_somewhere(&world).await;
         }
-        let [won, lost] = race(&world, &first, &second, false).await;
-        assert_eq!(won.unwrap(), Outcome::Committed);
-        let taken = Outcome::KeyTaken { saga_id: first.header.id, fingerprint: "asked".to_owned() };
-        assert_eq!(lost.unwrap(), taken);
-        assert!(known(&store, &first).await && !known(&store, &second).await);
-        leads_somewhere(&world).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_start_key_is_free_again_when_the_first_start_fails() {
-    let world = World::new().await;
-    let store = world.instance("reader").await;
-    let first = world.start();
-    let second = world.start_like(&first);
-    let [failed, won] = race(&world, &first, &second, true).await;
-    assert!(matches!(failed, Err(Error::Bug(_))), "{failed:?}");
-    assert_eq!(won.unwrap(), Outcome::Committed);
-    assert!(!known(&store, &first).await && known(&store, &second).await);
-    leads_somewhere(&world).await;
+    for sets_only in [false, true] {
+        let world = World::with(sets_only).await;
+        let store = world.instance("reader").await;
+        let first = world.start();
+        let second = world.start_like(&first);
+        let [failed, won] = race(&world, &first, &second, true).await;
+        assert!(matches!(failed, Err(Error::Bug(_))), "{failed:?}");
+        assert_eq!(won.unwrap(), Outcome::Committed);
+        assert!(!known(&store, &first).await && known(&store, &second).await);
+        leads_somewhere(&world).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn of_two_starts_with_one_business_key_the_first_wins_and_the_second_keeps_its_start_key_free() {
-    for older_first in [true, false] {
-        let world = World::new().await;
-        let store = world.instance("reader").await;
-        let (mut first, mut second) = (world.start_about("visit"), world.start_about("visit"));
-        if !older_first {
-            std::mem::swap(&mut first, &mut second);
-        }
-        let [won, lost] = race(&world, &first, &second, false).await;
-        assert_eq!(won.unwrap(), Outcome::Committed);
-        assert_eq!(lost.unwrap(), Outcome::BusinessKeyTaken { saga_id: first.header.id });
-        assert!(known(&store, &first).await && !known(&store, &second).await);
-        leads_somewhere(&world).await;
+    for sets_only in [false, true] {
+        for older_first in [true, false] {
+            let world = World::with(sets_only).await;
+            let store = world.instance("reader").await;
+            let (mut first, mut second) = (world.start_about("visit"), world.start_about("visit"));
+            if !older_first {
+                std::mem::swap(&mut first, &mut second);
+            }
+            let [won, lost] = race(&world, &first, &second, false).await;
+            assert_eq!(won.unwrap(), Outcome::Committed);
+            assert_eq!(lost.unwrap(), Outcome::BusinessKeyTaken { saga_id: first.header.id });
+            assert!(known(&store, &first).await && !known(&store, &second).await);
+            leads_somewhere(&world).await;
 
-        second.header.key = None;
-        assert_eq!(world.commit(&store, &[second]).await, [Outcome::Committed], "its start key is free");
+            second.header.key = None;
+            assert_eq!(world.commit(&store, &[second]).await, [Outcome::Committed], "its start key is free");
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_business_key_is_free_again_when_the_first_start_fails() {
-    let world = World::new().await;
-    let (first, second) = (world.start_about("visit"), world.start_about("visit"));
-    let [failed, won] = race(&world, &first, &second, true).await;
-    assert!(matches!(failed, Err(Error::Bug(_))), "{failed:?}");
-    assert_eq!(won.unwrap(), Outcome::Committed);
-    leads_somewhere(&world).await;
+    for sets_only in [false, true] {
+        let world = World::with(sets_only).await;
+        let (first, second) = (world.start_about("visit"), world.start_about("visit"));
+        let [failed, won] = race(&world, &first, &second, true).await;
+        assert!(matches!(failed, Err(Error::Bug(_))), "{failed:?}");
+        assert_eq!(won.unwrap(), Outcome::Committed);
+        leads_somewhere(&world).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_start_never_waits_for_a_saga_with_its_business_key_that_is_moving() {
-    let world = World::new().await;
-    let (one, other) = (world.instance("one").await, world.instance("other").await);
-    let first = world.start_about("visit");
-    assert_eq!(world.commit(&one, std::slice::from_ref(&first)).await, [Outcome::Committed]);
-    let mut holder = world.holder().await;
-    let next = world.next(&first);
-    holder.take_history(first.header.id, 2).await;
-    let moving = world.begin(&one, &[next]);
-    holder.waits("one", 1).await;
-    // Else two instances, each moving one saga and starting about the other's, would wait in a circle.
-    let taken = Outcome::BusinessKeyTaken { saga_id: first.header.id };
-    assert_eq!(world.commit(&other, &[world.start_about("visit")]).await, [taken]);
-    holder.roll_back().await;
-    assert_eq!(outcome(moving).await.unwrap(), [Outcome::Committed]);
-    assert_eq!(one.count_open().await.unwrap().iter().map(|(_, sagas)| sagas).sum::<u64>(), 1);
+    for sets_only in [false, true] {
+        let world = World::with(sets_only).await;
+        let (one, other) = (world.instance("one").await, world.instance("other").await);
+        let first = world.start_about("visit");
+        assert_eq!(world.commit(&one, std::slice::from_ref(&first)).await, [Outcome::Committed]);
+        let mut holder = world.holder().await;
+        let next = world.next(&first);
+        holder.take_history(first.header.id, 2).await;
+        let moving = world.begin(&one, &[next]);
+        holder.waits("one", 1).await;
+        // Else two instances, each moving one saga and starting about the other's, would wait in a circle.
+        let taken = Outcome::BusinessKeyTaken { saga_id: first.header.id };
+        assert_eq!(world.commit(&other, &[world.start_about("visit")]).await, [taken]);
+        holder.roll_back().await;
+        assert_eq!(outcome(moving).await.unwrap(), [Outcome::Committed]);
+        assert_eq!(one.count_open().await.unwrap().iter().map(|(_, sagas)| sagas).sum::<u64>(), 1);
+    }
 }

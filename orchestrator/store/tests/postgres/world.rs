@@ -53,11 +53,18 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     definition: Definition,
     ids: AtomicU64,
+    /// Whether its instances commit what is alone as a set, too.
+    sets_only: bool,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
         Self::on(&Services::shared()).await
+    }
+
+    /// For both texts of a commit.
+    pub(crate) async fn with(sets_only: bool) -> Self {
+        Self { sets_only, ..Self::new().await }
     }
 
     pub(crate) async fn on(services: &Services) -> Self {
@@ -67,6 +74,7 @@ impl World {
             clock,
             definition: Definition::from_toml(DEFINITION).unwrap(),
             ids: AtomicU64::new(1),
+            sets_only: false,
         };
         let db = world.open(world.schemas.url(), "migrations").await;
         migrations::up::<migrations::Engine>(db.writer()).await.unwrap();
@@ -99,7 +107,8 @@ impl World {
 
     /// An instance whose connections take another way.
     pub(crate) async fn instance_at(&self, url: &str, name: &str) -> SqlStore {
-        SqlStore::new(self.open(url, name).await)
+        let store = SqlStore::new(self.open(url, name).await);
+        if self.sets_only { store.with_sets_only() } else { store }
     }
 
     pub(crate) async fn holder(&self) -> Holder {

@@ -5,7 +5,7 @@
 //! - Who wins is found before anything is changed for it, in `won`; history, inputs and messages hang on that. There is one
 //!   writer, so that what was found stays so until the end.
 //! - Ends free business keys before starts ask for them; no start key is ever taken without its saga.
-//! - `won` is a table of the connection, in memory, and empty between commits.
+//! - `won` is a table of the connection, too small ever to be written to a file, and empty between commits.
 //! - Parameters are named `$1` to `$7`, which SQLite numbers in each statement by itself: with `?2` alone a statement would
 //!   have two, and the driver would give it both.
 //!
@@ -124,7 +124,8 @@ macro_rules! done {
             "));
 select id from temp.won;
 delete from temp.won;
-commit"
+commit;
+select true as committed"
         )
     };
 }

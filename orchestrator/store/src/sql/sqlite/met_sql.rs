@@ -24,8 +24,7 @@ on s.tenant = n.value ->> 'saga_tenant' and s.business_key = n.value ->> 'busine
 /// What each of these starts has met; nothing for one that would find its keys free now.
 pub(in crate::sql) async fn read(db: &Db, starts: &[&Transition]) -> Result<BTreeMap<Uuid, Outcome>, Error> {
     let keys: Vec<Key<'_>> = starts.iter().filter_map(|start| Key::of(start)).collect();
-    // The writer's connection: a reader may look at the file as it was before the commit.
-    let rows = db.writer().query_all_raw(set_sql::over(MET, &keys)).await.map_err(db::Error::from)?;
+    let rows = db.reader().query_all_raw(set_sql::over(MET, &keys)).await.map_err(db::Error::from)?;
     let met: Result<Vec<Option<(Uuid, Outcome)>>, DbErr> = rows.iter().map(met).collect();
     Ok(met.map_err(db::Error::from)?.into_iter().flatten().collect())
 }
