@@ -70,7 +70,7 @@ async fn a_large_batch_takes_as_many_statements_as_a_small_one(stack: Stack) {
     let watched = Watched::new(stack).await;
     let sagas = |from: u32, count: u32| (from..from + count).map(|n| (u128::from(n), slot_id(n))).collect::<Vec<_>>();
     let mut taken = Vec::new();
-    for group in [sagas(0, 2), sagas(2, MANY)] {
+    for group in [sagas(0, 4), sagas(4, MANY)] {
         let reserves: Vec<Command> = group.iter().map(|(saga, slot)| reserve(*saga, *slot)).collect();
         let (confirmed, released) = group.split_at(group.len() / 2);
         let confirms: Vec<Command> = confirmed.iter().map(|(saga, _)| confirm(*saga, appointment(*saga))).collect();
