@@ -35,6 +35,8 @@ mod replies;
 
 mod timers;
 
+mod flight;
+
 mod outbound;
 
 mod relay;
