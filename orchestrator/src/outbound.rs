@@ -46,7 +46,7 @@ impl Outbound {
         }
     }
 
-    /// Hands over what is taken; the rest is left to the relay. False when there was not room for all of it.
+    /// Hands over what is taken; the rest is left to the relay. False when the transport did not take all of it.
     pub(crate) fn publish(&self, rows: &[OutboxMessage]) -> bool {
         let of_rows: Vec<(Uuid, Vec<Message>)> = rows.iter().map(|row| (row.id, self.messages(row))).collect();
         let mut messages: Vec<Message> = Vec::new();
@@ -54,9 +54,8 @@ impl Outbound {
         for (row, of_row) in of_rows {
             messages.extend(flight.take_off(row, of_row, self.in_flight_max));
         }
-        let full = flight.len() >= self.in_flight_max;
         drop(flight);
-        self.hand_over(&messages) && !full
+        self.hand_over(&messages)
     }
 
     /// False when some were not taken.
@@ -100,7 +99,9 @@ impl Outbound {
             settled.into_iter().filter_map(|Settled { id, confirmed }| flight.land(id, confirmed)).collect();
         let waited = flight.go_on(self.in_flight_max);
         drop(flight);
-        self.hand_over(&waited);
+        if !waited.is_empty() {
+            self.hand_over(&waited);
+        }
         self.safe().extend(safe);
     }
 

@@ -88,7 +88,8 @@ impl Db {
         Self { clock, ..self }
     }
 
-    /// The same database, telling `told` the text of every statement but begin and commit and what goes to the driver itself, for tests.
+    /// The same database, telling `told` the text of every statement but begin and commit and what goes to the driver
+    /// itself, for tests.
     #[must_use]
     pub fn telling(mut self, told: impl Fn(&str) + Clone + Send + Sync + 'static) -> Self {
         for connection in [&mut self.writer, &mut self.reader] {
@@ -131,12 +132,11 @@ impl Db {
         let task = tokio::spawn(async move {
             let mut attempt = 1;
             loop {
-                match run(&writer, &work).await {
-                    // Whoever got no session has waited for one already.
-                    Err(error @ Error::Transient(DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => return Err(error),
-                    Err(Error::Transient(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
-                    result => return result,
+                let result = run(&writer, &work).await;
+                if !is_worth_another(&result, attempt) {
+                    return result;
                 }
+                attempt += 1;
             }
         });
         task.await.map_err(|_| Error::Unknown)?
@@ -173,11 +173,11 @@ impl Db {
         let task = tokio::spawn(async move {
             let mut attempt = 1;
             loop {
-                match sqlite::run(&pool, text, &parameters).await {
-                    Err(error @ Error::Transient(DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => return Err(error),
-                    Err(Error::Transient(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
-                    result => return result,
+                let result = sqlite::run(&pool, text, &parameters).await;
+                if !is_worth_another(&result, attempt) {
+                    return result;
                 }
+                attempt += 1;
             }
         });
         task.await.map_err(|_| Error::Unknown)?
@@ -210,6 +210,16 @@ impl Db {
         // An error on closing leaves nothing to do: WAL recovery runs at the next opening.
         let _ = self.reader.clone().close().await;
         let _ = self.writer.clone().close().await;
+    }
+}
+
+/// Whether what was tried so often met a busy database, and is to be tried again.
+fn is_worth_another<T>(result: &Result<T, Error>, attempt: u32) -> bool {
+    match result {
+        // Whoever got no session has waited for one already.
+        Err(Error::Transient(DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => false,
+        Err(Error::Transient(_)) => attempt < ATTEMPTS_MAX,
+        Ok(_) | Err(Error::Bug(_) | Error::UnknownCommit(_) | Error::Unknown | Error::SchemaName(_)) => false,
     }
 }
 

@@ -285,14 +285,14 @@ async fn insert(
     tx: &DatabaseTransaction,
     participant: &'static str,
     now: Timestamp,
-    mut new: Vec<Model>,
+    new: Vec<Model>,
 ) -> Result<(), DbErr> {
     let backend = tx.get_database_backend();
     match (new.len(), new.iter().all(Model::is_settled)) {
         (0, _) => {}
         // A set of one costs several times as much as its row.
         (1, true) => {
-            let row = new.drain(..).map(IntoActiveModel::into_active_model);
+            let row = new.into_iter().map(IntoActiveModel::into_active_model);
             Entity::insert_many(row).exec_without_returning(tx).await?;
         }
         (_, true) => {
