@@ -7,8 +7,7 @@ use saga_core::{Action, Operation};
 use saga_defs::catalog::{Catalog, Loaded};
 use saga_defs::ids;
 use saga_store::{StartKey, State, Store};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use transport::{Queue, Transport};
 use uuid::Uuid;
@@ -172,7 +171,7 @@ impl Engine {
         let (answer, verdict) = oneshot::channel();
         let operation = Operation {
             id: operation_id,
-            digest: digest(&asked),
+            digest: ids::digest(&asked),
             expected_version: request.expected_version,
             action: request.action,
         };
@@ -220,7 +219,7 @@ impl Engine {
             self.shared.definitions.catch_up(&*self.shared.store).await?;
         }
         match (stored.state, self.shared.definition(&stored.header)) {
-            (State::Known(saga), Some(loaded)) => Ok(Some(Snapshot { header: stored.header, saga: *saga, loaded })),
+            (State::Known(saga), Some(loaded)) => Ok(Some(Snapshot { header: stored.header, saga, loaded })),
             (State::Known(_), None) | (State::Foreign(_), _) => Err(Error::Foreign),
         }
     }
@@ -237,7 +236,7 @@ fn start_work(
         business_key: request.key,
         actor: request.actor,
         start_key: StartKey { tenant: request.tenant, principal: request.principal, key: request.idempotency_key },
-        fingerprint: digest(&asked),
+        fingerprint: ids::digest(&asked),
         input: Arc::new(request.input),
         loaded,
         answer,
@@ -247,12 +246,4 @@ fn start_work(
 /// Equal start keys go to one worker, so that equal starts meet in one batch.
 fn route(key: &StartKey) -> Uuid {
     ids::operation_id(Uuid::nil(), &key.principal, &key.key)
-}
-
-fn digest(value: &Value) -> String {
-    Sha256::digest(value.to_string()).iter().fold(String::with_capacity(64), |mut text, byte| {
-        use std::fmt::Write;
-        write!(text, "{byte:02x}").expect("writing to a string can't fail");
-        text
-    })
 }

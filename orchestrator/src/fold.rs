@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use saga_core::{Answer, Context, FORMAT, Ignored, Input, Refusal, Saga};
+use saga_core::{Answer, Applied, Context, FORMAT, Ignored, Input, Refusal, Saga};
 use saga_defs::catalog::Loaded;
 use saga_defs::{Command, Timestamp};
 use saga_store::{Guard, Header, HistoryRow, StartKey, State, Stored, Transition};
@@ -56,10 +56,9 @@ impl Group {
 
 fn stored(snapshot: &Snapshot, input: &Arc<Value>) -> Option<Stored> {
     let Snapshot { header, saga, .. } = snapshot;
-    let state = State::Known(Box::new(saga.clone()));
     (!saga.is_ended() && saga.stuck.is_none()).then(|| Stored {
-        header: header.clone(),
-        state,
+        header: Arc::clone(header),
+        state: State::Known(Arc::clone(saga)),
         input: Arc::clone(input),
     })
 }
@@ -109,7 +108,7 @@ pub(crate) fn split(batch: Vec<Work>) -> Split {
 /// The first of equal starts becomes a new saga.
 pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, hints: &Hints, now: Timestamp) -> StartGroup {
     let first = &starts[0];
-    let header = Header {
+    let header = Arc::new(Header {
         id: entropy.id(now),
         tenant: first.start_key.tenant.clone(),
         principal: first.start_key.principal.clone(),
@@ -118,7 +117,7 @@ pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, hints: &Hints
         definition_version: first.loaded.definition.version,
         digest: first.loaded.digest.clone(),
         created_at: now,
-    };
+    });
     let context = context(&header, &first.loaded, &first.input);
     let applied = saga_core::start(&context, &first.loaded.digest, entropy.bits(), now);
     let row = HistoryRow {
@@ -135,9 +134,10 @@ pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, hints: &Hints
         fingerprint: first.fingerprint.clone(),
         input: Arc::clone(&first.input),
     };
-    let snapshot = Snapshot { header: header.clone(), saga: applied.saga.clone(), loaded: Arc::clone(&first.loaded) };
+    let saga = Arc::new(applied.saga);
     let watch = hints.watch(header.id);
-    let transition = Transition { header, guard, saga: applied.saga, history: vec![row], commands: applied.commands };
+    let snapshot = Snapshot { header: Arc::clone(&header), saga: Arc::clone(&saga), loaded: Arc::clone(&first.loaded) };
+    let transition = Transition { header, guard, saga, history: vec![row], commands: applied.commands };
     StartGroup { snapshot, starts, transition: Some(transition), watch }
 }
 
@@ -149,19 +149,18 @@ pub(crate) fn fold(
     now: Timestamp,
 ) -> Result<Group, Vec<Work>> {
     let Stored { header, state, input: document } = stored;
-    let (State::Known(base), Some(loaded)) = (state, definition(&header)) else { return Err(batch) };
-    let expected = base.version;
-    let answered_before = base.decision.is_some() && base.stuck.is_none();
+    let (State::Known(mut saga), Some(loaded)) = (state, definition(&header)) else { return Err(batch) };
+    let expected = saga.version;
+    let answered_before = saga.decision.is_some() && saga.stuck.is_none();
     let context = context(&header, &loaded, &document);
-    let mut saga: Saga = *base;
     let mut history = Vec::new();
     let mut commands: Vec<Command> = Vec::new();
     let mut said = Vec::with_capacity(batch.len());
     for work in batch {
         let answer = match saga_core::apply(&context, &saga, &input(&work), now) {
             Ok(Answer::Applied(applied)) => {
-                saga = applied.saga;
-                history.push(row(&work, &saga, now, &applied.events, &context));
+                history.push(row(&work, &saga, &applied, now, &context));
+                saga = Arc::new(applied.saga);
                 commands.extend(applied.commands);
                 Said::Applied
             }
@@ -171,9 +170,9 @@ pub(crate) fn fold(
         said.push((work, answer));
     }
     let transition = (!history.is_empty()).then(|| Transition {
-        header: header.clone(),
+        header: Arc::clone(&header),
         guard: Guard::Version(expected),
-        saga: saga.clone(),
+        saga: Arc::clone(&saga),
         history,
         commands,
     });
@@ -194,27 +193,25 @@ fn input(work: &Work) -> Input {
     }
 }
 
-fn row(work: &Work, saga: &Saga, now: Timestamp, events: &[saga_core::Event], context: &Context<'_>) -> HistoryRow {
+/// What `work` made of the saga as it was `before`.
+fn row(work: &Work, before: &Saga, applied: &Applied, now: Timestamp, context: &Context<'_>) -> HistoryRow {
     let (actor, reason, operation_id) = match work {
-        Work::Reply { reply, .. } => (format!("participant:{}", participant(saga, reply.key, context)), None, None),
+        Work::Reply { reply, .. } => (format!("participant:{}", participant(before, reply.key, context)), None, None),
         Work::Tick { .. } | Work::Start(_) => ("engine".to_owned(), None, None),
         Work::Operate(work) => (work.actor.clone(), Some(work.reason.clone()), Some(work.operation.id)),
     };
     HistoryRow {
-        seq: saga.version,
+        seq: applied.saga.version,
         at: now,
         actor,
         reason,
         operation_id,
         format: FORMAT,
-        events: serde_json::to_string(events).expect("events are JSON"),
+        events: serde_json::to_string(&applied.events).expect("events are JSON"),
     }
 }
 
 fn participant<'a>(saga: &Saga, key: Uuid, context: &Context<'a>) -> &'a str {
-    let named = saga
-        .steps
-        .iter()
-        .find(|(name, state)| saga_defs::ids::effect_key(context.saga_id, name, state.generation) == key);
+    let named = saga.of_effect(context.saga_id, key);
     named.and_then(|(name, _)| context.definition.step(name)).map_or("unknown", |step| &step.participant)
 }

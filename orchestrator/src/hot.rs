@@ -81,7 +81,7 @@ mod tests {
             digest: String::new(),
             created_at: Timestamp(0),
         };
-        Stored { header, state: State::Foreign(0), input: Arc::new(Value::Null) }
+        Stored { header: Arc::new(header), state: State::Foreign(0), input: Arc::new(Value::Null) }
     }
 
     fn taken(hot: &Hot, ids: impl IntoIterator<Item = u128>) -> Vec<u128> {

@@ -17,9 +17,9 @@ use crate::hints::Watch;
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// What stays the same.
-    pub header: Header,
+    pub header: Arc<Header>,
     /// Where it is.
-    pub saga: Saga,
+    pub saga: Arc<Saga>,
     /// What it runs by.
     pub loaded: Arc<Loaded>,
 }

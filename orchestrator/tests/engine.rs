@@ -196,7 +196,7 @@ async fn cancel_meets_pivot() {
         let Operated::Applied { snapshot, .. } = desk.operate(id, Action::Cancel, None, "c").await else {
             panic!("a cancel is stored while the pivot is unknown")
         };
-        assert_eq!(snapshot.saga.cancel.expect("stored").outcome, CancelOutcome::Pending);
+        assert_eq!(snapshot.saga.cancel.as_ref().expect("stored").outcome, CancelOutcome::Pending);
         let fence = desk.puppet("confirmation").command(Verb::Compensate).await;
         assert_eq!(fence.key, confirm.key);
         if executed {
@@ -205,7 +205,7 @@ async fn cancel_meets_pivot() {
             desk.puppet("notify").succeed(json!({})).await;
             let ended = desk.until_status(id, Status::Completed).await;
             assert_eq!(ended.saga.decision, Some(Decision::Committed));
-            outcomes.push(ended.saga.cancel.expect("stored").outcome);
+            outcomes.push(ended.saga.cancel.as_ref().expect("stored").outcome);
         } else {
             desk.puppet("confirmation").reply(&fence, nothing_to_undo());
             for name in ["payment", "booking"] {
@@ -214,7 +214,7 @@ async fn cancel_meets_pivot() {
             }
             let ended = desk.until_status(id, Status::Compensated).await;
             assert_eq!(ended.saga.decision, Some(Decision::Undone));
-            outcomes.push(ended.saga.cancel.expect("stored").outcome);
+            outcomes.push(ended.saga.cancel.as_ref().expect("stored").outcome);
         }
     }
     println!("cancels that met the pivot: {outcomes:?}");
@@ -274,7 +274,7 @@ async fn two_admins_one_wins() {
     let (id, confirm) = desk.play_to_pivot().await;
     desk.puppet("confirmation").reply(&confirm, Outcome::succeeded(json!({})));
     let stuck = desk.until_status(id, Status::Stuck).await;
-    assert_eq!(stuck.saga.stuck.expect("stuck").cause, Cause::AttemptsExhausted);
+    assert_eq!(stuck.saga.stuck.as_ref().expect("stuck").cause, Cause::AttemptsExhausted);
     while let Ok(command) = tokio::time::timeout(Duration::ZERO, desk.puppet("notify").command(Verb::Execute)).await {
         assert!(command.attempt <= 4);
     }

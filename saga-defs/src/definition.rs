@@ -6,9 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::{Error, check};
+use crate::{Error, check, ids};
 
 /// A published definition never changes: name, version and digest are pinned to each saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,8 +169,7 @@ impl Definition {
     /// SHA-256 of the canonical JSON, in hex: changes exactly when the content does.
     #[must_use]
     pub fn digest(&self) -> String {
-        let canonical = serde_json::to_value(self).expect("definitions have string keys").to_string();
-        hex::encode(Sha256::digest(canonical))
+        ids::digest(&serde_json::to_value(self).expect("definitions have string keys"))
     }
 
     /// Position of the step called `name`.

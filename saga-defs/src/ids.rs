@@ -3,6 +3,8 @@
 //! Must hold: an equal id means an equal thing. Effect keys are equal on every attempt; command ids are
 //! equal exactly for the same (key, verb, attempt). See `docs/architecture.md`, "Identity".
 
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::message::Verb;
@@ -45,6 +47,12 @@ pub fn dead_letter_id(queue: &str, body: &str, bytes: Option<u64>) -> Uuid {
     derive(&[b"dead_letter", queue.as_bytes(), body.as_bytes(), &length])
 }
 
+/// What a document is recognized by: SHA-256 of its JSON with sorted members, in hex.
+#[must_use]
+pub fn digest(document: &Value) -> String {
+    hex::encode(Sha256::digest(document.to_string()))
+}
+
 /// What a provider dedupes on: one string per effect and verb.
 #[must_use]
 pub fn provider_key(key: Uuid, verb: Verb) -> String {
@@ -53,6 +61,8 @@ pub fn provider_key(key: Uuid, verb: Verb) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -67,6 +77,15 @@ mod tests {
         assert_ne!(first, command_id(key, Verb::Compensate, 1));
     }
 
+    #[test]
+    fn the_digest_ignores_the_order_of_members_and_nothing_else() {
+        let one: Value = serde_json::from_str(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#).unwrap();
+        let two: Value = serde_json::from_str(r#"{"b": {"d": 3, "c": 2}, "a": 1}"#).unwrap();
+        assert_eq!(digest(&one), digest(&two));
+        assert_ne!(digest(&one), digest(&json!({"a": 1})));
+        assert_ne!(digest(&json!({"a": 1})), digest(&json!({"a": "1"})));
+    }
+
     /// Ids are written in databases: changing how they are derived would strand every open saga.
     #[test]
     fn derivation_is_frozen() {
@@ -74,5 +93,6 @@ mod tests {
         assert_eq!(key.to_string(), "5d84f551-2986-5224-bb6e-ace71bab6900");
         let letter = dead_letter_id("bookend.replies", "{", None);
         assert_eq!(letter.to_string(), "4e61504b-f982-56a5-845c-3978d75589ac");
+        assert_eq!(digest(&json!({})), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
     }
 }

@@ -168,12 +168,13 @@ impl Db {
     /// # Panics
     /// On PostgreSQL.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
-    pub async fn sqlite_script(&self, text: &'static str, parameters: Vec<Arc<str>>) -> Result<Vec<SqliteRow>, Error> {
+    pub async fn sqlite_script(&self, text: &'static str, parameters: Vec<String>) -> Result<Vec<SqliteRow>, Error> {
         let pool = self.writer.get_sqlite_connection_pool().clone();
+        let arguments = sqlite::bound(parameters)?;
         let task = tokio::spawn(async move {
             let mut attempt = 1;
             loop {
-                let result = sqlite::run(&pool, text, &parameters).await;
+                let result = sqlite::run(&pool, text, arguments.clone()).await;
                 if !is_worth_another(&result, attempt) {
                     return result;
                 }

@@ -12,6 +12,9 @@ use crate::Error;
 
 /// How long a connection waits for the writer's lock.
 const BUSY_TIMEOUT_MS: u64 = 5_000;
+/// Pages of the log after which it is written back, 16 MB: a saga's pages change five times within a moment, and are written
+/// back once.
+const CHECKPOINT_PAGES: &str = "4000";
 /// Rows that SQLite's thread answers with before it waits for them to be taken: those of a whole batch.
 const ROWS_AHEAD: usize = 512;
 
@@ -33,6 +36,9 @@ pub(crate) async fn connect(path: &Path, connections: u32) -> Result<DatabaseCon
             options
                 .pragma("journal_mode", "WAL")
                 .pragma("synchronous", "FULL")
+                // What a script notes for itself is nothing for a file.
+                .pragma("temp_store", "MEMORY")
+                .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
                 .pragma("foreign_keys", "ON")
                 .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
                 .row_buffer_size(ROWS_AHEAD)
@@ -42,17 +48,22 @@ pub(crate) async fn connect(path: &Path, connections: u32) -> Result<DatabaseCon
     Ok(connection)
 }
 
+/// The arguments of a script, which it takes without copying them.
+pub(crate) fn bound(parameters: Vec<String>) -> Result<SqliteArguments, Error> {
+    let mut arguments = SqliteArguments::default();
+    for parameter in parameters {
+        arguments.add(parameter).map_err(|error| Error::from_driver(Driver::Encode(error)))?;
+    }
+    Ok(arguments)
+}
+
 /// Runs a script that begins a transaction and commits it, and then answers with one row more: when SQLite's thread ends
 /// without a word, the rows seem to be over, too.
 pub(crate) async fn run(
     pool: &SqlitePool,
     text: &'static str,
-    parameters: &[Arc<str>],
+    arguments: SqliteArguments,
 ) -> Result<Vec<SqliteRow>, Error> {
-    let mut arguments = SqliteArguments::default();
-    for parameter in parameters {
-        arguments.add(Arc::clone(parameter)).map_err(|error| Error::from_driver(Driver::Encode(error)))?;
-    }
     let of_driver = |error| RuntimeErr::SqlxError(Arc::new(error));
     let mut session = pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(of_driver(error))))?;
     let error = match query_with(text, arguments).fetch_all(&mut *session).await {

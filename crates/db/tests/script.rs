@@ -1,8 +1,6 @@
 //! A script of SQLite is believed when it says that it has committed, and leaves its connection as it found it.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
-use std::sync::Arc;
-
 use db::{Db, Error};
 use sea_orm::ConnectionTrait;
 
@@ -28,7 +26,7 @@ async fn a_script_that_fails_half_way_leaves_nothing_behind() {
         select true as committed";
     let dir = tempfile::tempdir().unwrap();
     let db = open(&dir).await;
-    let parameters = || vec![Arc::from("one"), Arc::from("two")];
+    let parameters = || vec!["one".to_owned(), "two".to_owned()];
     let failed = db.sqlite_script(FAILS, parameters()).await;
     assert!(matches!(failed, Err(Error::Bug(_))), "{:?}", failed.err());
     let rows = db.sqlite_script(SOUND, parameters()).await.unwrap();

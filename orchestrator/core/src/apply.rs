@@ -134,8 +134,7 @@ pub(crate) fn answered<'s>(
     verb: Verb,
     command_id: Uuid,
 ) -> Option<(&'s str, u32)> {
-    let (name, state) =
-        saga.steps.iter().find(|(name, state)| ids::effect_key(context.saga_id, name, state.generation) == key)?;
+    let (name, state) = saga.of_effect(context.saga_id, key)?;
     let attempt = (1..=state.asked(verb).sent).rev().find(|n| ids::command_id(key, verb, *n) == command_id)?;
     Some((name, attempt))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use saga_defs::{Timestamp, Verb};
+use saga_defs::{Timestamp, Verb, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -407,6 +407,16 @@ impl Saga {
             let of = |verb: Verb| step.asked(verb).waiting.map(|waiting| (name.as_str(), verb, waiting));
             of(Verb::Execute).or_else(|| of(Verb::Compensate))
         })
+    }
+
+    /// The step whose effect has this key, if it was ever touched. A key is derived anew for each step that is compared:
+    /// what is waited for comes first, because it mostly is what answers.
+    #[must_use]
+    pub fn of_effect(&self, saga_id: Uuid, key: Uuid) -> Option<(&str, &StepState)> {
+        let waited = self.waiting().and_then(|(name, ..)| self.steps.get_key_value(name));
+        let candidates = waited.into_iter().chain(&self.steps);
+        let of_key = |(name, state): &(&String, &StepState)| ids::effect_key(saga_id, name, state.generation) == key;
+        candidates.into_iter().find(of_key).map(|(name, state)| (name.as_str(), state))
     }
 
     /// State of the step called `name`, if it was ever touched.

@@ -2,6 +2,8 @@
 //!
 //! Must hold: reads only. A saga that changes between the two reads is read again, so that no live saga looks broken.
 
+use std::sync::Arc;
+
 use saga_core::{Corrupt, Event, Saga};
 use uuid::Uuid;
 
@@ -93,10 +95,10 @@ pub async fn check_replay(store: &dyn Store, saga_id: Uuid) -> Result<(), Mismat
     Err(Mismatch::Restless(saga_id))
 }
 
-async fn read_state(store: &dyn Store, saga_id: Uuid) -> Result<Saga, Mismatch> {
+async fn read_state(store: &dyn Store, saga_id: Uuid) -> Result<Arc<Saga>, Mismatch> {
     let stored = store.load(&[saga_id]).await?.sagas.remove(&saga_id).ok_or(Mismatch::Missing(saga_id))?;
     match stored.state {
-        State::Known(saga) => Ok(*saga),
+        State::Known(saga) => Ok(saga),
         State::Foreign(format) => Err(Mismatch::Foreign { saga_id, format }),
     }
 }

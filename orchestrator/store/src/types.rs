@@ -44,7 +44,7 @@ impl fmt::Debug for Header {
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// Readable.
-    Known(Box<Saga>),
+    Known(Arc<Saga>),
     /// Written by a build with another format.
     Foreign(u16),
 }
@@ -53,7 +53,7 @@ pub enum State {
 #[derive(Clone, PartialEq)]
 pub struct Stored {
     /// What stays the same.
-    pub header: Header,
+    pub header: Arc<Header>,
     /// Where it is.
     pub state: State,
     /// The client's input document.
@@ -134,11 +134,11 @@ pub struct HistoryRow {
 #[derive(Clone)]
 pub struct Transition {
     /// The saga.
-    pub header: Header,
+    pub header: Arc<Header>,
     /// When it may be committed.
     pub guard: Guard,
     /// The state after it.
-    pub saga: Saga,
+    pub saga: Arc<Saga>,
     /// One row per input.
     pub history: Vec<HistoryRow>,
     /// What leaves once it is committed.

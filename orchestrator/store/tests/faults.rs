@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 fn start(id: u128) -> Transition {
     let definition = catalog::booking();
-    let header = Header {
+    let header = Arc::new(Header {
         id: Uuid::from_u128(id),
         tenant: "default".to_owned(),
         principal: "clerk".to_owned(),
@@ -20,7 +20,7 @@ fn start(id: u128) -> Transition {
         definition_version: definition.version,
         digest: definition.digest(),
         created_at: Timestamp(0),
-    };
+    });
     let input = Arc::new(json!({"slot_id": Uuid::nil(), "patient": {}}));
     let context =
         saga_core::Context { saga_id: header.id, tenant: &header.tenant, definition: &definition, input: &input };
@@ -29,13 +29,13 @@ fn start(id: u128) -> Transition {
     let start_key =
         StartKey { tenant: header.tenant.clone(), principal: header.principal.clone(), key: id.to_string() };
     let guard = Guard::Start { start_key, fingerprint: String::new(), input };
-    Transition { header, guard, saga: applied.saga, history, commands: applied.commands }
+    Transition { header, guard, saga: applied.saga.into(), history, commands: applied.commands }
 }
 
 fn next(last: &Transition) -> Transition {
     let mut next = last.clone();
     next.guard = Guard::Version(last.saga.version);
-    next.saga.version += 1;
+    Arc::make_mut(&mut next.saga).version += 1;
     next.history = vec![row(next.saga.version)];
     next
 }

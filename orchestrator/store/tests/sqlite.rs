@@ -42,7 +42,7 @@ impl World {
     }
 
     fn start(&self, id: u128) -> Transition {
-        let header = Header {
+        let header = Arc::new(Header {
             id: Uuid::from_u128(id),
             tenant: "default".to_owned(),
             principal: "clerk".to_owned(),
@@ -51,14 +51,14 @@ impl World {
             definition_version: self.definition.version,
             digest: self.definition.digest(),
             created_at: NOW,
-        };
+        });
         let input = Arc::new(json!({"slot_id": Uuid::nil(), "patient": {}, "payment_method": "card"}));
         let applied = saga_core::start(&self.context(&header, &input), &header.digest, 1, NOW);
         let start_key =
             StartKey { tenant: header.tenant.clone(), principal: header.principal.clone(), key: header.id.to_string() };
         let guard = Guard::Start { start_key, fingerprint: "asked".to_owned(), input };
         let history = vec![row(applied.saga.version, &json!(applied.events))];
-        Transition { header, guard, saga: applied.saga, history, commands: applied.commands }
+        Transition { header, guard, saga: applied.saga.into(), history, commands: applied.commands }
     }
 
     fn next(&self, last: &Transition, input: &Input, now: Timestamp) -> Transition {
@@ -66,8 +66,8 @@ impl World {
         let answer = saga_core::apply(&self.context(&last.header, &document), &last.saga, input, now).unwrap();
         let Answer::Applied(applied) = answer else { panic!("nothing happened: {answer:?}") };
         let history = vec![row(applied.saga.version, &json!(applied.events))];
-        let (header, guard) = (last.header.clone(), Guard::Version(last.saga.version));
-        Transition { header, guard, saga: applied.saga, history, commands: applied.commands }
+        let (header, guard) = (Arc::clone(&last.header), Guard::Version(last.saga.version));
+        Transition { header, guard, saga: applied.saga.into(), history, commands: applied.commands }
     }
 
     async fn commit(&self, transition: &Transition) -> Result<Vec<Outcome>, Error> {

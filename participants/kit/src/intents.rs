@@ -61,13 +61,12 @@ impl Planner {
     }
 
     fn one(&self, command: &Command, rows: &mut Rows) -> Result<Planned, DbErr> {
-        let (state, mut row) = rows.of(command)?;
-        if state.is_none() && command.verb == Verb::Execute && inbox::is_expired(command, self.now) {
+        let (known, mut row) = rows.of(command)?;
+        if known.is_none() && command.verb == Verb::Execute && inbox::is_expired(command, self.now) {
             // Nothing is made, and nothing is stored.
             return Ok(Planned::Answer(inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
         }
-        let fit = row.fit(self.lessee.participant, command);
-        let decision = inbox::decide(state, command.verb, self.undoable, fit);
+        let decision = inbox::decide(known, command.verb, self.undoable);
         let planned = match decision {
             Decision::Execute => {
                 row.command = Some(rows::write(command)?);

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use saga_defs::{Command, Outcome, Verb};
+use saga_defs::{Command, Outcome, Verb, ids};
 use uuid::Uuid;
 
 use crate::Error;
@@ -72,19 +72,19 @@ impl InMemory {
     /// Handles one command.
     pub fn apply(&self, command: &Command) -> Outcome {
         let mut rows = self.rows();
-        let row = rows.get(&command.key);
-        let fit = match (command.verb, row.and_then(|row| row.digest.as_ref())) {
-            (Verb::Execute, Some(digest)) if *digest != inbox::digest(&command.payload) => Fit::OtherPayload,
+        let fit = |row: &Row| match (command.verb, &row.digest) {
+            (Verb::Execute, Some(digest)) if *digest != ids::digest(&command.payload) => Fit::OtherPayload,
             (Verb::Execute | Verb::Compensate, _) => Fit::Same,
         };
-        let decision = inbox::decide(row.map(|row| row.state), command.verb, self.undoable, fit);
+        let known = rows.get(&command.key).map(|row| (row.state, fit(row)));
+        let decision = inbox::decide(known, command.verb, self.undoable);
         inbox::count(self.name, inbox::label(decision));
         let saga_id = command.saga_id;
         match decision {
             Decision::Execute => {
                 let outcome = (self.behaviour)(command);
                 if let Some(state) = settled(&outcome, State::Executed, State::Refused) {
-                    let digest = Some(inbox::digest(&command.payload));
+                    let digest = Some(ids::digest(&command.payload));
                     let execute = Some(outcome.clone());
                     rows.insert(command.key, Row { saga_id, state, digest, execute, compensate: None });
                 }
@@ -108,7 +108,7 @@ impl InMemory {
             // Nothing is ever open in memory: a call is made and settled under one lock.
             Decision::RequestUndo => inbox::outcome(Answer::Retry, None),
             Decision::Answer(answer) => {
-                let stored = row.and_then(|row| match command.verb {
+                let stored = rows.get(&command.key).and_then(|row| match command.verb {
                     Verb::Execute => row.execute.as_ref(),
                     Verb::Compensate => row.compensate.as_ref(),
                 });

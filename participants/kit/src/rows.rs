@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use db::{Db, Work};
-use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
+use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, ids};
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, IntoActiveModel};
 use serde_json::Value;
 
-use crate::inbox::{self, Fit, State};
+use crate::inbox::{Fit, State};
 use crate::set_sql;
 
 /// Most rows one statement names: both databases limit the number of bound parameters.
@@ -63,7 +63,7 @@ impl Model {
     /// The row of an effect that nothing is known of.
     fn new(participant: &str, command: &Command, now: Timestamp) -> Self {
         let digest = match command.verb {
-            Verb::Execute => Some(inbox::digest(&command.payload)),
+            Verb::Execute => Some(ids::digest(&command.payload)),
             Verb::Compensate => None,
         };
         Self {
@@ -117,12 +117,12 @@ impl Model {
     }
 
     /// Whether a command fits this row.
-    pub(crate) fn fit(&self, participant: &str, command: &Command) -> Fit {
+    fn fit(&self, participant: &str, command: &Command) -> Fit {
         if self.participant != participant {
             return Fit::OtherParticipant;
         }
         match (command.verb, &self.digest) {
-            (Verb::Execute, Some(digest)) if *digest != inbox::digest(&command.payload) => Fit::OtherPayload,
+            (Verb::Execute, Some(digest)) if *digest != ids::digest(&command.payload) => Fit::OtherPayload,
             (Verb::Execute | Verb::Compensate, _) => Fit::Same,
         }
     }
@@ -248,10 +248,10 @@ impl Rows {
         Ok(Self { participant, now, rows })
     }
 
-    /// What is known of a command's effect, if anything, and its row.
-    pub(crate) fn of(&self, command: &Command) -> Result<(Option<State>, Model), DbErr> {
+    /// What is known of a command's effect, if anything, whether the command fits that, and its row.
+    pub(crate) fn of(&self, command: &Command) -> Result<(Option<(State, Fit)>, Model), DbErr> {
         match self.rows.get(&command.key) {
-            Some(kept) => Ok((Some(kept.row.state()?), kept.row.clone())),
+            Some(Kept { row, .. }) => Ok((Some((row.state()?, row.fit(self.participant, command))), row.clone())),
             None => Ok((None, Model::new(self.participant, command, self.now))),
         }
     }

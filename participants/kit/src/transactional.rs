@@ -123,12 +123,11 @@ impl<P: Transactional> Batch<P> {
         commands: &[&Command],
         rows: &mut Rows,
     ) -> Result<Vec<Counted>, DbErr> {
-        let name = self.participant.name();
         let mut round = Round { answers: vec![None; commands.len()], rows };
         let (mut executes, mut undos) = (Vec::new(), Vec::new());
         for (position, command) in commands.iter().enumerate() {
-            let (state, row) = round.rows.of(command)?;
-            let decision = inbox::decide(state, command.verb, self.participant.undoable(), row.fit(name, command));
+            let (known, row) = round.rows.of(command)?;
+            let decision = inbox::decide(known, command.verb, self.participant.undoable());
             match decision {
                 Decision::Execute if inbox::is_expired(command, self.now) => {
                     // Nothing is made, and nothing is stored.

@@ -20,7 +20,7 @@ pub(super) async fn a_winner_is_whole(world: &World) {
     assert_eq!(committed.outcomes, [Outcome::Committed]);
 
     let Guard::Start { input, .. } = &start.guard else { unreachable!("it is a start") };
-    let (header, state) = (start.header.clone(), State::Known(Box::new(start.saga.clone())));
+    let (header, state) = (Arc::clone(&start.header), State::Known(Arc::clone(&start.saga)));
     let id = header.id;
     let stored = world.load(id).await.expect("the saga exists");
     assert!(stored == Stored { header, state, input: Arc::clone(input) }, "{stored:?} is not what was written");
@@ -137,7 +137,7 @@ pub(super) async fn a_big_batch_is_committed_whole(world: &World) {
     let loaded = world.store.load(&ids).await.expect("the store loads");
     assert_eq!(loaded.sagas.len(), SAGAS);
     for next in &next {
-        let state = State::Known(Box::new(next.saga.clone()));
+        let state = State::Known(Arc::clone(&next.saga));
         assert_eq!(loaded.sagas[&next.header.id].state, state);
     }
 }
@@ -163,7 +163,7 @@ pub(super) async fn history_leads_to_the_state(world: &World) {
     let mut third = world.succeed(&second);
     world.win(&[second]).await;
     check_replay(&*world.store, id).await.expect("history leads to the state");
-    third.saga.seed += 1;
+    Arc::make_mut(&mut third.saga).seed += 1;
     world.win(&[third]).await;
     let mismatch = check_replay(&*world.store, id).await.expect_err("the state is not what history leads to");
     assert!(matches!(mismatch, Mismatch::State { stored: 3, replayed: 3, .. }), "{mismatch:?}");

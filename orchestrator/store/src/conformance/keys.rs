@@ -1,5 +1,7 @@
 //! Start keys and business keys.
 
+use std::sync::Arc;
+
 use super::world::World;
 use crate::{Guard, Outcome, StartKey, Transition};
 
@@ -49,7 +51,7 @@ pub(super) async fn a_business_key_is_taken_while_its_saga_is_open(world: &World
     let known = Outcome::KeyTaken { saga_id: first.header.id, fingerprint: "asked".to_owned() };
     assert_eq!(world.commit_one(&repeated).await, known, "a repeated start is known by its start key first");
     let mut elsewhere = world.start_with("visit 1");
-    elsewhere.header.tenant = "other".to_owned();
+    Arc::make_mut(&mut elsewhere.header).tenant = "other".to_owned();
     start_key(&mut elsewhere).tenant = "other".to_owned();
     world.win(&[elsewhere, world.start_with("visit 2"), world.start(), world.start()]).await;
 }

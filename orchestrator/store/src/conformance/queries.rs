@@ -1,5 +1,7 @@
 //! Lists, counts, versions and pages of history.
 
+use std::sync::Arc;
+
 use saga_core::{Decision, Status};
 use uuid::Uuid;
 
@@ -43,11 +45,11 @@ pub(super) async fn a_list_respects_every_filter(world: &World) {
     let plain = world.started(2).await;
     let keyed = world.start_with("visit");
     let mut theirs = world.start();
-    theirs.header.principal = "other".to_owned();
+    Arc::make_mut(&mut theirs.header).principal = "other".to_owned();
     let mut elsewhere = world.start();
-    elsewhere.header.tenant = "other".to_owned();
+    Arc::make_mut(&mut elsewhere.header).tenant = "other".to_owned();
     let mut odd = world.start();
-    odd.header.definition = "stroll".to_owned();
+    Arc::make_mut(&mut odd.header).definition = "stroll".to_owned();
     world.win(&[keyed.clone(), theirs.clone(), elsewhere.clone(), odd.clone()]).await;
     world.win(&[world.refuse(&plain[0])]).await;
 
@@ -80,7 +82,7 @@ pub(super) async fn a_summary_tells_what_the_state_says(world: &World) {
     let start = world.start_with("visit");
     world.win(std::slice::from_ref(&start)).await;
     let summary = |decision, decided_at| Summary {
-        header: start.header.clone(),
+        header: (*start.header).clone(),
         status: Status::Running,
         decision,
         failure_code: None,

@@ -82,7 +82,7 @@ pub(super) async fn ended_sagas_are_found_by_definition_and_age(world: &World) {
 pub(super) async fn what_is_open_stuck_or_contradicted_stays(world: &World) {
     let open = world.started_one().await;
     let mut stuck = world.bump(&world.started_one().await);
-    stuck.saga.stuck = Some(Stuck {
+    Arc::make_mut(&mut stuck.saga).stuck = Some(Stuck {
         cause: Cause::ContractViolation,
         since: world.clock.now(),
         step: "here".to_owned(),

@@ -68,7 +68,7 @@ impl World {
     /// A start with a start key of its own and without a business key.
     pub(super) fn start(&self) -> Transition {
         let id = self.id();
-        let header = Header {
+        let header = Arc::new(Header {
             id,
             tenant: TENANT.to_owned(),
             principal: PRINCIPAL.to_owned(),
@@ -77,20 +77,20 @@ impl World {
             definition_version: self.definition.version,
             digest: self.definition.digest(),
             created_at: self.clock.now(),
-        };
+        });
         let input = Arc::new(json!({"what": "bread"}));
         let applied = saga_core::start(&self.context(&header, &input), &header.digest, 7, self.clock.now());
         let start_key =
             StartKey { tenant: header.tenant.clone(), principal: header.principal.clone(), key: id.to_string() };
         let guard = Guard::Start { start_key, fingerprint: "asked".to_owned(), input };
         let history = vec![self.row(&applied.saga, &json!(applied.events))];
-        Transition { header, guard, saga: applied.saga, history, commands: applied.commands }
+        Transition { header, guard, saga: applied.saga.into(), history, commands: applied.commands }
     }
 
     /// A start with this business key.
     pub(super) fn start_with(&self, key: &str) -> Transition {
         let mut start = self.start();
-        start.header.key = Some(key.to_owned());
+        Arc::make_mut(&mut start.header).key = Some(key.to_owned());
         start
     }
 
@@ -111,8 +111,8 @@ impl World {
         match answer.expect("replies are never turned down") {
             Answer::Applied(applied) => {
                 let history = vec![self.row(&applied.saga, &json!(applied.events))];
-                let (header, guard) = (last.header.clone(), Guard::Version(last.saga.version));
-                Transition { header, guard, saga: applied.saga, history, commands: applied.commands }
+                let (header, guard) = (Arc::clone(&last.header), Guard::Version(last.saga.version));
+                Transition { header, guard, saga: applied.saga.into(), history, commands: applied.commands }
             }
             Answer::Ignored(ignored) => unreachable!("the reply was waited for, and ignored: {ignored:?}"),
         }
@@ -120,10 +120,10 @@ impl World {
 
     /// The transition after `last` in which nothing happened.
     pub(super) fn bump(&self, last: &Transition) -> Transition {
-        let mut saga = last.saga.clone();
-        saga.version += 1;
+        let mut saga = Arc::clone(&last.saga);
+        Arc::make_mut(&mut saga).version += 1;
         let history = vec![self.row(&saga, &json!([]))];
-        let (header, guard) = (last.header.clone(), Guard::Version(last.saga.version));
+        let (header, guard) = (Arc::clone(&last.header), Guard::Version(last.saga.version));
         Transition { header, guard, saga, history, commands: Vec::new() }
     }
 
@@ -180,9 +180,9 @@ impl World {
     }
 
     /// The stored state of a saga.
-    pub(super) async fn state(&self, id: Uuid) -> Saga {
+    pub(super) async fn state(&self, id: Uuid) -> Arc<Saga> {
         match self.load(id).await.expect("the saga exists").state {
-            State::Known(saga) => *saga,
+            State::Known(saga) => saga,
             State::Foreign(format) => unreachable!("this build wrote it, and not in format {format}"),
         }
     }

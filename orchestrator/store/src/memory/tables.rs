@@ -25,8 +25,8 @@ mod retention;
 const SHOWN_MAX: u64 = 200;
 
 struct Row {
-    header: Header,
-    saga: Saga,
+    header: Arc<Header>,
+    saga: Arc<Saga>,
     input: Arc<Value>,
     /// Apart from the state's: claims push it.
     wake_at: Option<Timestamp>,
@@ -77,8 +77,8 @@ pub(super) fn at_most(limit: u64) -> usize {
 impl Tables {
     pub(super) fn load(&self, ids: &[Uuid]) -> BTreeMap<Uuid, Stored> {
         let stored = |row: &Row| Stored {
-            header: row.header.clone(),
-            state: State::Known(Box::new(row.saga.clone())),
+            header: Arc::clone(&row.header),
+            state: State::Known(Arc::clone(&row.saga)),
             input: Arc::clone(&row.input),
         };
         ids.iter().filter_map(|id| self.sagas.get(id).map(|row| (*id, stored(row)))).collect()
@@ -125,7 +125,7 @@ impl Tables {
     }
 
     fn judge(&self, next: &Transition) -> Outcome {
-        let Header { id, tenant, key, .. } = &next.header;
+        let Header { id, tenant, key, .. } = &*next.header;
         match &next.guard {
             Guard::Version(expected) => match self.sagas.get(id) {
                 Some(row) if row.saga.version == *expected => Outcome::Committed,
@@ -153,12 +153,12 @@ impl Tables {
             Guard::Start { start_key, fingerprint, input } => {
                 let taken = Taken { by: id, fingerprint: fingerprint.clone(), at: next.header.created_at };
                 self.start_keys.insert(start_key.clone(), taken);
-                let (header, saga, input) = (next.header.clone(), next.saga.clone(), Arc::clone(input));
+                let (header, saga, input) = (Arc::clone(&next.header), Arc::clone(&next.saga), Arc::clone(input));
                 self.sagas.insert(id, Row { header, saga, input, wake_at, updated_at });
             }
             Guard::Version(_) => {
                 if let Some(row) = self.sagas.get_mut(&id) {
-                    row.saga = next.saga.clone();
+                    row.saga = Arc::clone(&next.saga);
                     row.wake_at = match (row.wake_at, wake_at) {
                         (Some(stored), Some(next)) => Some(stored.min(next)),
                         (None, next) => next,
@@ -330,7 +330,7 @@ fn fits(row: &Row, filter: &Filter) -> bool {
 
 fn summary(row: &Row) -> Summary {
     Summary {
-        header: row.header.clone(),
+        header: (*row.header).clone(),
         status: row.saga.status(),
         decision: row.saga.decision,
         failure_code: row.saga.failure.as_ref().map(|failure| failure.code.clone()),

@@ -75,7 +75,7 @@ pub(super) async fn sagas(store: &SqlStore, ids: &[Uuid]) -> Result<BTreeMap<Uui
     let mut inputs = read_inputs(store.read(&inputs).await?)?;
     let stored = |row: SagaRow| {
         let state = read_state(store.writing.format, row.format, &row.state)?;
-        let header = Header::from(row.header);
+        let header = Arc::new(Header::from(row.header));
         // An input can be erased once its saga has no more use for it.
         let input = inputs.remove(&header.id).unwrap_or_default();
         Ok((header.id, Stored { header, state, input }))
@@ -91,7 +91,7 @@ fn read_inputs(rows: Vec<InputRow>) -> Result<BTreeMap<Uuid, Arc<Value>>, Error>
 /// A newer format is for newer builds. An older one is read, and the next commit writes it in this build's own.
 fn read_state(known: u16, format: i32, text: &str) -> Result<State, Error> {
     if format <= i32::from(known) {
-        serde_json::from_str(text).map(State::Known).map_err(Error::Corrupt)
+        serde_json::from_str(text).map(|saga| State::Known(Arc::new(saga))).map_err(Error::Corrupt)
     } else {
         Ok(State::Foreign(u16::try_from(format).unwrap_or(u16::MAX)))
     }

@@ -2,12 +2,13 @@
 //!
 //! SQLite: a JSON array, opened by `json_each`; PostgreSQL: an array. Must hold: ids are compared as they are stored, never as text.
 
-use std::sync::Arc;
-
 use sea_orm::sea_query::{CommonTableExpression, Expr, LockType, Order, Query, SelectStatement, WithClause};
 use sea_orm::{DbBackend, Statement, Value};
-use serde::Serialize;
+use serde::{Serialize, Serializer as _};
 use uuid::Uuid;
+
+/// Room for the text of a small set; that of a large one doubles.
+const TEXT: usize = 4_096;
 
 /// True for rows whose `column` is one of `ids`.
 pub(super) fn is_one_of(backend: DbBackend, column: &'static str, ids: &[Uuid]) -> Expr {
@@ -16,7 +17,7 @@ pub(super) fn is_one_of(backend: DbBackend, column: &'static str, ids: &[Uuid]) 
         _ => {
             let ids: Vec<_> = ids.iter().map(|id| id.simple()).collect();
             let text = format!("{column} in (select unhex(value) from json_each(?))");
-            Expr::cust_with_values(text, [Value::from(&*json(ids))])
+            Expr::cust_with_values(text, [Value::from(json(ids))])
         }
     }
 }
@@ -46,11 +47,13 @@ pub(super) fn all_of(name: &'static str) -> SelectStatement {
 
 /// A statement of SQLite whose only parameter is a set of rows.
 pub(super) fn over<T: Serialize>(text: &'static str, rows: &[T]) -> Statement {
-    Statement::from_sql_and_values(DbBackend::Sqlite, text, [Value::from(&*json(rows))])
+    Statement::from_sql_and_values(DbBackend::Sqlite, text, [Value::from(json(rows))])
 }
 
 /// A set as its parameter.
-pub(super) fn json<T: Serialize>(rows: impl IntoIterator<Item = T>) -> Arc<str> {
-    let rows: Vec<T> = rows.into_iter().collect();
-    serde_json::to_string(&rows).expect("rows have string keys and no failing serializers").into()
+pub(super) fn json<T: Serialize>(rows: impl IntoIterator<Item = T>) -> String {
+    let mut text = Vec::with_capacity(TEXT);
+    let written = serde_json::Serializer::new(&mut text).collect_seq(rows);
+    written.expect("rows have string keys and no failing serializers");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }

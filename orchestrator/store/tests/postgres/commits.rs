@@ -1,5 +1,7 @@
 //! Two instances that commit at the same time.
 
+use std::sync::Arc;
+
 use saga_store::{Error, Guard, Outcome, Store};
 use uuid::Uuid;
 
@@ -59,7 +61,7 @@ async fn a_poisonous_item_spoils_its_batch_and_nothing_else() {
     let (innocent, mut taken, fresh) = (world.next(&started[0]), world.next(&started[1]), world.start());
     taken.history[0].seq = 1;
     let mut zero = world.start();
-    zero.header.principal = "\0".to_owned();
+    Arc::make_mut(&mut zero.header).principal = "\0".to_owned();
     for guilty in [taken, zero] {
         let batch = world.batch(&[innocent.clone(), guilty, fresh.clone()]);
         let error = one.commit(batch.clone()).await.unwrap_err();

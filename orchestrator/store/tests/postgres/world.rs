@@ -117,7 +117,7 @@ impl World {
 
     pub(crate) fn start(&self) -> Transition {
         let now = self.clock.now();
-        let header = Header {
+        let header = Arc::new(Header {
             id: Uuid::from_u128(self.ids.fetch_add(1, Ordering::SeqCst).into()),
             tenant: "default".to_owned(),
             principal: "clerk".to_owned(),
@@ -126,20 +126,20 @@ impl World {
             definition_version: self.definition.version,
             digest: self.definition.digest(),
             created_at: now,
-        };
+        });
         let input = Arc::new(json!({"what": "bread"}));
         let applied = saga_core::start(&self.context(&header, &input), &header.digest, 1, now);
         let start_key =
             StartKey { tenant: header.tenant.clone(), principal: header.principal.clone(), key: header.id.to_string() };
         let guard = Guard::Start { start_key, fingerprint: "asked".to_owned(), input };
         let history = vec![row(applied.saga.version, &json!(applied.events), now)];
-        Transition { header, guard, saga: applied.saga, history, commands: applied.commands }
+        Transition { header, guard, saga: applied.saga.into(), history, commands: applied.commands }
     }
 
     /// A start with this business key.
     pub(crate) fn start_about(&self, key: &str) -> Transition {
         let mut start = self.start();
-        start.header.key = Some(key.to_owned());
+        Arc::make_mut(&mut start.header).key = Some(key.to_owned());
         start
     }
 
@@ -156,8 +156,8 @@ impl World {
         let answer = saga_core::apply(&context, &last.saga, &Input::Reply(reply), now).unwrap();
         let Answer::Applied(applied) = answer else { panic!("nothing happened: {answer:?}") };
         let history = vec![row(applied.saga.version, &json!(applied.events), now)];
-        let (header, guard) = (last.header.clone(), Guard::Version(last.saga.version));
-        Transition { header, guard, saga: applied.saga, history, commands: applied.commands }
+        let (header, guard) = (Arc::clone(&last.header), Guard::Version(last.saga.version));
+        Transition { header, guard, saga: applied.saga.into(), history, commands: applied.commands }
     }
 
     fn context<'a>(&'a self, header: &'a Header, input: &'a Value) -> Context<'a> {

@@ -13,7 +13,6 @@
 //! writes each row out as text for every member that is read.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use db::Db;
 use sea_orm::sqlx::Row;
@@ -139,7 +138,7 @@ const CHANGE: &str = concat!(changed!(), written!(), done!("$4"));
 /// Writes a batch; returns the sagas that won.
 pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<Uuid>, Error> {
     let transitions = || plan.in_order.iter().copied();
-    let mut sets: Vec<Arc<str>> = vec![
+    let mut sets: Vec<String> = vec![
         json(transitions().filter_map(|transition| Change::of(transition, plan.stamp))),
         json(transitions().flat_map(|transition| Past::of(transition, plan.commit_id))),
         json(plan.planned.iter().flat_map(|message| Item::of(message, plan.written_at))),
