@@ -19,8 +19,6 @@ mod shared;
 
 mod backlog;
 
-mod gather;
-
 mod worker;
 
 mod decided;

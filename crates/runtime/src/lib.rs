@@ -10,6 +10,8 @@ pub mod tasks;
 
 mod pause;
 
+mod gather;
+
 pub mod clock;
 
 pub mod health;
@@ -29,6 +31,7 @@ mod error;
 pub use breaker::{Breaker, BreakerError};
 pub use clock::{Clock, SystemClock};
 pub use error::Error;
+pub use gather::Gather;
 pub use health::Health;
 pub use pause::Pause;
 pub use retry::retry;

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::Tasks;
+use runtime::{Gather, Tasks};
 use saga_defs::{DeadLetter, Ended, message};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use transport::{Consumer, Delivery, Queue, Transport};
 
 use crate::Error;
@@ -205,20 +206,10 @@ impl Worker {
                 return;
             }
         }
-        // What did not fit into the last batch.
-        let mut held = None;
-        while let Some(mut batch) = if held.is_some() { held.take() } else { work.recv().await } {
-            // A batch is what arrived while the last one was handled.
-            while held.is_none()
-                && let Ok(later) = work.try_recv()
-            {
-                if batch.deliveries + later.deliveries > self.options.batch_max {
-                    held = Some(later);
-                } else {
-                    batch.extend(later);
-                }
-            }
-            let Batch { commands, ended, letters, deliveries: _ } = batch;
+        let (mut held, mut gather) = (None, Gather::default());
+        while let Some(batch) = self.next(&mut work, &mut held, &gather).await {
+            let Batch { commands, ended, letters, deliveries } = batch;
+            let since = Instant::now();
             for (letter, ticket) in letters {
                 self.run.replies.set_aside(letter, ticket).await;
             }
@@ -229,6 +220,28 @@ impl Worker {
                 if !self.forget(&ended, ticket).await {
                     return;
                 }
+            }
+            gather.turned(deliveries, since.elapsed());
+        }
+    }
+
+    /// What arrived while the last batch was handled, and a moment's company for it. `held` did not fit into the last one.
+    async fn next(&self, work: &mut mpsc::Receiver<Batch>, held: &mut Option<Batch>, gather: &Gather) -> Option<Batch> {
+        let mut batch = match held.take() {
+            Some(batch) => batch,
+            None => work.recv().await?,
+        };
+        let (goal, patience) = gather.goal();
+        let since = Instant::now();
+        loop {
+            let until = if batch.deliveries < goal { since + patience } else { since };
+            match timeout_at(until, work.recv()).await {
+                Ok(Some(later)) if batch.deliveries + later.deliveries <= self.options.batch_max => batch.extend(later),
+                Ok(later) => {
+                    *held = later;
+                    return Some(batch);
+                }
+                Err(_) => return Some(batch),
             }
         }
     }

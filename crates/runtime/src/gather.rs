@@ -1,4 +1,4 @@
-//! How long a worker waits for company before it commits.
+//! How long whoever commits batches waits for company first.
 //!
 //! A commit of many costs little more than a commit of few, and what a last commit set going comes back together. Not a
 //! timer that everybody pays: who is alone never waits. Must hold: the wait is bounded, shorter than the last turn, and
@@ -13,19 +13,20 @@ const PATIENCE_MAX: Duration = Duration::from_millis(5);
 
 /// What the last turn was like.
 #[derive(Debug, Default)]
-pub(crate) struct Gather {
+pub struct Gather {
     inputs: usize,
     took: Duration,
 }
 
 impl Gather {
     /// A turn is over.
-    pub(crate) fn turned(&mut self, inputs: usize, took: Duration) {
+    pub fn turned(&mut self, inputs: usize, took: Duration) {
         *self = Self { inputs, took };
     }
 
     /// How many inputs are worth waiting for, and for how long.
-    pub(crate) fn goal(&self) -> (usize, Duration) {
+    #[must_use]
+    pub fn goal(&self) -> (usize, Duration) {
         if self.inputs < WORTH {
             return (0, Duration::ZERO);
         }
