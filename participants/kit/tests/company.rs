@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Takes its time, and tells how many commands it is given at once.
 struct Slow {
-    told: mpsc::UnboundedSender<usize>,
+    told: mpsc::Sender<usize>,
 }
 
 #[async_trait]
@@ -43,7 +43,7 @@ impl Handler for Slow {
         for received in batch {
             run.replies.send(received.command.reply(Outcome::succeeded(json!({}))), received.ticket).await;
         }
-        self.told.send(batch.len()).unwrap();
+        self.told.send(batch.len()).await.unwrap();
         Ok(())
     }
 
@@ -67,7 +67,7 @@ async fn what_comes_a_moment_later_comes_along_where_the_last_batch_was_worth_it
     let queues = vec![Queue::Participant("slow".to_owned()), Queue::Replies, Queue::DeadLetters];
     let transport = InProcess::new(&Queues { queues, capacity: 100, faults: None });
     let tasks = Tasks::new();
-    let (told, mut batches) = mpsc::unbounded_channel();
+    let (told, mut batches) = mpsc::channel(8);
     serve(Arc::new(Slow { told }), &transport, &tasks, Options::default());
     let publisher = transport.publisher();
     let mut next = async || timeout(LIMIT, batches.recv()).await.expect("a batch in time").expect("it serves");
