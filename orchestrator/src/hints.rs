@@ -62,18 +62,17 @@ impl Hints {
         lock(&self.waited).len()
     }
 
-    /// Tells that a saga has reached this version. False when nobody here waits for it.
-    fn tell(&self, saga_id: Uuid, version: u64, snapshot: Option<&Snapshot>) -> bool {
-        let waited = lock(&self.waited);
-        let Some(wanted) = waited.get(&saga_id) else { return false };
-        wanted.told.send_if_modified(|heard| {
-            let newer = heard.version < version;
-            if newer {
-                *heard = Heard { version, snapshot: snapshot.cloned().map(Arc::new) };
-            }
-            newer
-        });
-        true
+    /// Tells that a saga has reached this version.
+    fn tell(&self, saga_id: Uuid, version: u64, snapshot: Option<&Snapshot>) {
+        if let Some(wanted) = lock(&self.waited).get(&saga_id) {
+            wanted.told.send_if_modified(|heard| {
+                let newer = heard.version < version;
+                if newer {
+                    *heard = Heard { version, snapshot: snapshot.cloned().map(Arc::new) };
+                }
+                newer
+            });
+        }
     }
 
     /// Sagas that are waited for since before `since`, from this one on, in order.
@@ -123,14 +122,13 @@ impl Drop for Watch {
     }
 }
 
-/// Tells everyone who waits for these sagas: here of each step, elsewhere only once they can answer and nobody waited here. A
-/// client mostly waits where it started its saga; a second one that waits elsewhere is answered by looking.
+/// Tells everyone who waits for these sagas: here of each step, elsewhere only once they can answer.
 pub(crate) fn tell<'a>(shared: &Shared, moved: impl Iterator<Item = (&'a Snapshot, bool)>) {
     let mut hints: Vec<Hint> = Vec::new();
     for (snapshot, new) in moved {
         let (id, version) = (snapshot.header.id, snapshot.saga.version);
-        let waited = shared.hints.tell(id, version, Some(snapshot));
-        if new && !waited {
+        shared.hints.tell(id, version, Some(snapshot));
+        if new {
             hints.push((id, version));
         }
     }
@@ -151,9 +149,7 @@ pub(crate) async fn hear(shared: Arc<Shared>, mut hints: Box<dyn transport::Hint
         match serde_json::from_str::<Vec<Hint>>(&hint) {
             Ok(hints) => {
                 metrics::counter!("bookend_hints_heard_total").increment(hints.len() as u64);
-                for (id, version) in hints {
-                    shared.hints.tell(id, version, None);
-                }
+                hints.into_iter().for_each(|(id, version)| shared.hints.tell(id, version, None));
             }
             Err(error) => tracing::debug!(%error, "a hint of another build is not understood"),
         }
@@ -175,9 +171,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         match shared.store.answered(&round).await {
             Ok(versions) => {
                 pause.reset();
-                for (id, version) in versions {
-                    shared.hints.tell(id, version, None);
-                }
+                versions.into_iter().for_each(|(id, version)| shared.hints.tell(id, version, None));
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "waited sagas could not be looked at");

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator::{Engine, Options, StartAnswer};
-use runtime::Tasks;
 use saga_core::Decision;
 use saga_defs::{Command, Outcome, message};
 use saga_store::MemoryStore;
@@ -77,11 +76,11 @@ fn output(name: &str) -> serde_json::Value {
     }
 }
 
-/// An engine with its ports, and a saga that waits for its pivot.
-async fn before_the_pivot() -> (Engine, Ports, Uuid, Command, Tasks) {
-    let World { engine, store, transport, tasks } = World::new(&STEPS, Options::default()).await;
+#[tokio::test(start_paused = true)]
+async fn nothing_is_published_answered_hinted_or_acknowledged_before_its_commit() {
+    let World { engine, store, transport, tasks: _tasks } = World::new(&STEPS, Options::default()).await;
     let (publisher, hints) = (transport.publisher(), transport.hints());
-    let ports = Ports { store, transport, publisher, hints };
+    let mut ports = Ports { store, transport, publisher, hints };
 
     ports.store.hold_commits(true);
     let begin = |engine: Engine| async move { engine.begin(request("one")).await };
@@ -89,6 +88,7 @@ async fn before_the_pivot() -> (Engine, Ports, Uuid, Command, Tasks) {
     assert!(timeout(SILENCE, starting.join_next()).await.is_err(), "a start was answered before its commit");
     let mut command = ports.take("booking").await;
     let StartAnswer::Started(started) = answered(starting).await.expect("an answer") else { panic!("not started") };
+    let saga_id = started.snapshot.header.id;
 
     for next in ["payment", "confirmation"] {
         let name = command.participant.clone();
@@ -96,30 +96,16 @@ async fn before_the_pivot() -> (Engine, Ports, Uuid, Command, Tasks) {
         command = ports.take(next).await;
         ports.acknowledged().await;
     }
-    (engine, ports, started.snapshot.header.id, command, tasks)
-}
 
-#[tokio::test(start_paused = true)]
-async fn nothing_is_published_answered_or_acknowledged_before_its_commit() {
-    let (engine, mut ports, saga_id, command, _tasks) = before_the_pivot().await;
-    // Its commit decides, so it is also what waits hear of.
+    // The pivot: its commit decides, so it is also what waits and other instances hear of.
     let mut waiting = ask(async move { engine.wait(saga_id, LIMIT).await });
     ports.reply(&command, Outcome::succeeded(json!({}))).await;
     assert!(waiting.try_join_next().is_none(), "a wait was answered before the commit");
+    assert!(timeout(SILENCE, ports.hints.next()).await.is_err(), "others were told before the commit");
     ports.take("notify").await;
     ports.acknowledged().await;
     let decided = answered(waiting).await.expect("readable").expect("there");
     assert_eq!(decided.saga.decision, Some(Decision::Committed));
-    assert!(timeout(SILENCE, ports.hints.next()).await.is_err(), "who waited was here: nobody else is told");
-}
-
-#[tokio::test(start_paused = true)]
-async fn others_hear_of_a_decision_that_nobody_waited_for_here_once_it_is_committed() {
-    let (_engine, mut ports, saga_id, command, _tasks) = before_the_pivot().await;
-    ports.reply(&command, Outcome::succeeded(json!({}))).await;
-    assert!(timeout(SILENCE, ports.hints.next()).await.is_err(), "others were told before the commit");
-    ports.take("notify").await;
-    ports.acknowledged().await;
     let hint = timeout(LIMIT, ports.hints.next()).await.expect("a hint in time").expect("open");
     assert!(hint.contains(&saga_id.to_string()));
 }

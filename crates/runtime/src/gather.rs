@@ -1,8 +1,8 @@
 //! How long whoever commits batches waits for company first.
 //!
 //! A commit of many costs little more than a commit of few, and what a last commit set going comes back together. Not a
-//! timer that everybody pays: who is alone never waits. Must hold: the wait is bounded, shorter than the last turn, and
-//! only begun when the last batch was worth it.
+//! timer that everybody pays: who is alone never waits. Must hold: the wait is bounded, shorter than the last turn but for what
+//! a timer of whole milliseconds adds, and only begun when the last batch was worth it.
 
 use std::time::Duration;
 
