@@ -19,6 +19,8 @@ mod shared;
 
 mod backlog;
 
+mod gather;
+
 mod worker;
 
 mod decided;

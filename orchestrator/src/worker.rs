@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use runtime::{Gather, Pause};
+use runtime::Pause;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::backlog::{Alone, Backlog, Next};
 use crate::commit::{self, Again, Attempt, Kept, PAUSE};
 use crate::decided::{About, Decided};
+use crate::gather::Gather;
 use crate::shared::Shared;
 use crate::work::Work;
 

@@ -10,8 +10,6 @@ pub mod tasks;
 
 mod pause;
 
-mod gather;
-
 pub mod clock;
 
 pub mod health;
@@ -31,7 +29,6 @@ mod error;
 pub use breaker::{Breaker, BreakerError};
 pub use clock::{Clock, SystemClock};
 pub use error::Error;
-pub use gather::Gather;
 pub use health::Health;
 pub use pause::Pause;
 pub use retry::retry;

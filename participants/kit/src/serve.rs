@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::{Gather, Tasks};
+use runtime::Tasks;
 use saga_defs::{DeadLetter, Ended, message};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 use transport::{Consumer, Delivery, Queue, Transport};
 
 use crate::Error;
@@ -191,36 +190,6 @@ async fn receive<'a>(
     Some((permit, deliveries))
 }
 
-/// What arrived while the last batch was handled, and a moment's company for it; `held` did not fit into the last one.
-async fn together(
-    work: &mut mpsc::Receiver<Batch>,
-    held: &mut Option<Batch>,
-    gather: &Gather,
-    max: usize,
-) -> Option<Batch> {
-    let mut batch = match held.take() {
-        Some(batch) => batch,
-        None => work.recv().await?,
-    };
-    let (goal, patience) = gather.goal();
-    let until = Instant::now() + patience;
-    loop {
-        // A timer has whole milliseconds: who waits for nobody asks none.
-        let later = match work.try_recv() {
-            Ok(later) => Some(later),
-            Err(_) if batch.deliveries < goal => timeout_at(until, work.recv()).await.unwrap_or(None),
-            Err(_) => None,
-        };
-        match later {
-            Some(later) if batch.deliveries + later.deliveries <= max => batch.extend(later),
-            later => {
-                *held = later;
-                return Some(batch);
-            }
-        }
-    }
-}
-
 /// Handles batches, one at a time.
 struct Worker {
     handler: Arc<dyn Handler>,
@@ -236,10 +205,20 @@ impl Worker {
                 return;
             }
         }
-        let (mut held, mut gather) = (None, Gather::default());
-        while let Some(batch) = together(&mut work, &mut held, &gather, self.options.batch_max).await {
-            let Batch { commands, ended, letters, deliveries } = batch;
-            let since = Instant::now();
+        // What did not fit into the last batch.
+        let mut held = None;
+        while let Some(mut batch) = if held.is_some() { held.take() } else { work.recv().await } {
+            // A batch is what arrived while the last one was handled.
+            while held.is_none()
+                && let Ok(later) = work.try_recv()
+            {
+                if batch.deliveries + later.deliveries > self.options.batch_max {
+                    held = Some(later);
+                } else {
+                    batch.extend(later);
+                }
+            }
+            let Batch { commands, ended, letters, deliveries: _ } = batch;
             for (letter, ticket) in letters {
                 self.run.replies.set_aside(letter, ticket).await;
             }
@@ -251,7 +230,6 @@ impl Worker {
                     return;
                 }
             }
-            gather.turned(deliveries, since.elapsed());
         }
     }
 
@@ -328,39 +306,5 @@ impl Worker {
     fn warn(&self, error: &Error) {
         let error = error as &dyn std::error::Error;
         tracing::warn!(error, participant = self.handler.participant(), "the database failed; again soon");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn of(deliveries: usize) -> Batch {
-        Batch { deliveries, ..Batch::default() }
-    }
-
-    /// Of a clock that is not paused, whose time is between two milliseconds: a timer would not be over at once.
-    #[tokio::test]
-    async fn who_is_alone_is_handled_without_a_timer() {
-        let (batches, mut work) = mpsc::channel(4);
-        batches.try_send(of(1)).unwrap();
-        let alone = together(&mut work, &mut None, &Gather::default(), 8).now_or_never();
-        assert_eq!(alone.flatten().map(|batch| batch.deliveries), Some(1));
-    }
-
-    #[tokio::test]
-    async fn what_does_not_fit_comes_next_and_nothing_is_lost_at_the_end() {
-        let (batches, mut work) = mpsc::channel(4);
-        for deliveries in [3, 4, 2, 1] {
-            batches.try_send(of(deliveries)).unwrap();
-        }
-        drop(batches);
-        let (mut held, mut sizes) = (None, Vec::new());
-        while let Some(batch) = together(&mut work, &mut held, &Gather::default(), 8).await {
-            sizes.push(batch.deliveries);
-        }
-        assert_eq!(sizes, [7, 3]);
     }
 }

@@ -1,8 +1,8 @@
-//! How long whoever commits batches waits for company first.
+//! How long a worker waits for company before it commits.
 //!
 //! A commit of many costs little more than a commit of few, and what a last commit set going comes back together. Not a
-//! timer that everybody pays: who is alone never waits. Must hold: the wait is bounded, shorter than the last turn but for what
-//! a timer of whole milliseconds adds, and only begun when the last batch was worth it.
+//! timer that everybody pays: who is alone never waits. Must hold: the wait is bounded, shorter than the last turn, and
+//! only begun when the last batch was worth it.
 
 use std::time::Duration;
 
@@ -13,20 +13,19 @@ const PATIENCE_MAX: Duration = Duration::from_millis(5);
 
 /// What the last turn was like.
 #[derive(Debug, Default)]
-pub struct Gather {
+pub(crate) struct Gather {
     inputs: usize,
     took: Duration,
 }
 
 impl Gather {
     /// A turn is over.
-    pub fn turned(&mut self, inputs: usize, took: Duration) {
+    pub(crate) fn turned(&mut self, inputs: usize, took: Duration) {
         *self = Self { inputs, took };
     }
 
     /// How many inputs are worth waiting for, and for how long.
-    #[must_use]
-    pub fn goal(&self) -> (usize, Duration) {
+    pub(crate) fn goal(&self) -> (usize, Duration) {
         if self.inputs < WORTH {
             return (0, Duration::ZERO);
         }
