@@ -52,7 +52,7 @@ impl Engine {
         let (workers, queues): (Vec<_>, Vec<_>) =
             (0..options.workers.max(1)).map(|_| mpsc::channel(options.queue)).unzip();
         let consumer = transport.consumer(&Queue::Replies, options.prefetch);
-        let (foreign, given) = mpsc::channel(handover::ROUND_MAX);
+        let (foreign, given) = mpsc::channel(handover::room(&options));
         let (aside, set_aside) = mpsc::channel(dead_letters::KEEP_MAX);
         let dead_consumer = transport.consumer(&Queue::DeadLetters, dead_letters::KEEP_MAX);
         let shared = Arc::new(Shared {

@@ -2,27 +2,34 @@
 //!
 //! During an upgrade instances of two builds share the queue of replies, and a reply may come to one that does not
 //! know the format or the definition of its saga. Must hold: the copy is safe with the broker before the original is
-//! acknowledged; the pause before it keeps two old instances from playing ball.
+//! acknowledged; the pause before it keeps two old instances from playing ball; a worker never waits here, however long the
+//! broker is out of reach.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use saga_defs::{Reply, message};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use transport::{Handed, Message, Publisher, Queue};
 use uuid::Uuid;
 
+use crate::options::Options;
 use crate::shared::Shared;
 use crate::work::Receipt;
 
 /// How long a reply is held before it goes back.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Replies handed over at once.
-pub(crate) const ROUND_MAX: usize = 1_024;
+const ROUND_MAX: usize = 1_024;
 
 /// A reply for others, and the receipt for the delivery that it came with.
 pub(crate) type Foreign = (Box<Reply>, Receipt);
+
+/// How many replies may wait to be handed over: all items of all deliveries that may be unacknowledged.
+pub(crate) fn room(options: &Options) -> usize {
+    options.prefetch.saturating_mul(message::BATCH_ITEMS_MAX).min(Semaphore::MAX_PERMITS)
+}
 
 pub(crate) async fn run(shared: Arc<Shared>, publisher: Arc<dyn Publisher>, mut given: mpsc::Receiver<Foreign>) {
     let mut round: Vec<Foreign> = Vec::new();
