@@ -37,22 +37,27 @@ pub(crate) async fn entry(engine: Engine, setup: Setup, tasks: &Tasks) -> anyhow
 
 /// Starts a saga that waits for an hour at its first step; nobody follows it.
 pub(crate) async fn nap(engine: &Engine, number: u64) -> anyhow::Result<()> {
-    begin(engine, NAP_NAME, json!({}), format!("nap-{}", key(number))).await.map(|_| ())
+    begin(engine, NAP_NAME, || json!({}), format!("nap-{}", key(number))).await.map(|_| ())
 }
 
-async fn begin(engine: &Engine, definition: &str, input: Value, idempotency_key: String) -> anyhow::Result<Started> {
-    let request = StartRequest {
-        tenant: "bench".to_owned(),
-        principal: "bench".to_owned(),
-        actor: "client:bench".to_owned(),
-        idempotency_key,
-        definition: definition.to_owned(),
-        key: None,
-        input,
-    };
+async fn begin(
+    engine: &Engine,
+    definition: &str,
+    input: impl Fn() -> Value,
+    idempotency_key: String,
+) -> anyhow::Result<Started> {
     loop {
-        // Whoever waits afterwards does not hold what asking took.
-        match Box::pin(engine.begin(request.clone())).await {
+        // A client is elsewhere: whoever waits, to ask again or for the end, holds nothing here of what was asked.
+        let request = StartRequest {
+            tenant: "bench".to_owned(),
+            principal: "bench".to_owned(),
+            actor: "client:bench".to_owned(),
+            idempotency_key: idempotency_key.clone(),
+            definition: definition.to_owned(),
+            key: None,
+            input: input(),
+        };
+        match Box::pin(engine.begin(request)).await {
             Ok(StartAnswer::Started(started)) => return Ok(*started),
             // As a client does that was told to ask again soon.
             Err(Error::Overloaded) => tokio::time::sleep(AGAIN).await,
@@ -74,7 +79,7 @@ struct Direct {
 #[async_trait]
 impl Entry for Direct {
     async fn run(&self, number: u64, refuse: bool) -> anyhow::Result<()> {
-        let started = begin(&self.engine, DEFINITION_NAME, json!({ "refuse": refuse }), key(number)).await?;
+        let started = begin(&self.engine, DEFINITION_NAME, || json!({ "refuse": refuse }), key(number)).await?;
         let ended = self.engine.follow_to_end(started, SAGA_MAX).await?.context("a saga is gone")?;
         let wanted = if refuse { Status::Compensated } else { Status::Completed };
         if ended.saga.status() != wanted {
