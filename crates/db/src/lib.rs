@@ -157,10 +157,10 @@ impl Db {
         task.await.map_err(|_| Error::Unknown)?
     }
 
-    /// Runs a script of SQLite that begins and commits a transaction of its own, in a task that nothing cancels, and returns
-    /// the rows that it answers with: one message to SQLite's thread instead of one per statement. It ends with
-    /// `commit; select true as committed`; its parameters are texts named `$1`, `$2` and so on; a busy database is tried again,
-    /// whole.
+    /// Runs a script of SQLite that begins and commits a transaction of its own, in a task that nothing cancels: one message to
+    /// SQLite's thread instead of one per statement. Behind its commit it answers with one row, whose first column is called
+    /// `committed`, and which is returned; rows before that one are lost, and each would wake whoever waits. Its parameters are
+    /// texts named `$1`, `$2` and so on; a busy database is tried again, whole.
     ///
     /// # Errors
     /// As [`Db::transaction`].
@@ -168,7 +168,7 @@ impl Db {
     /// # Panics
     /// On PostgreSQL.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
-    pub async fn sqlite_script(&self, text: &'static str, parameters: Vec<String>) -> Result<Vec<SqliteRow>, Error> {
+    pub async fn sqlite_script(&self, text: &'static str, parameters: Vec<String>) -> Result<SqliteRow, Error> {
         let pool = self.writer.get_sqlite_connection_pool().clone();
         let arguments = sqlite::bound(parameters)?;
         let task = tokio::spawn(async move {

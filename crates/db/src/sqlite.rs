@@ -18,7 +18,7 @@ const CHECKPOINT_PAGES: &str = "4000";
 /// Rows that SQLite's thread answers with before it waits for them to be taken: those of a whole batch.
 const ROWS_AHEAD: usize = 512;
 
-/// The column of the row that a script answers with when its commit is over.
+/// The column of the row that a script answers with behind its commit.
 const COMMITTED: &str = "committed";
 
 pub(crate) async fn connect(path: &Path, connections: u32) -> Result<DatabaseConnection, Error> {
@@ -57,18 +57,14 @@ pub(crate) fn bound(parameters: Vec<String>) -> Result<SqliteArguments, Error> {
     Ok(arguments)
 }
 
-/// Runs a script that begins a transaction and commits it, and then answers with one row more: when SQLite's thread ends
-/// without a word, the rows seem to be over, too.
-pub(crate) async fn run(
-    pool: &SqlitePool,
-    text: &'static str,
-    arguments: SqliteArguments,
-) -> Result<Vec<SqliteRow>, Error> {
+/// Runs a script that begins a transaction and commits it, and then answers with a row: when SQLite's thread ends without a
+/// word, the rows seem to be over, too.
+pub(crate) async fn run(pool: &SqlitePool, text: &'static str, arguments: SqliteArguments) -> Result<SqliteRow, Error> {
     let of_driver = |error| RuntimeErr::SqlxError(Arc::new(error));
     let mut session = pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(of_driver(error))))?;
     let error = match query_with(text, arguments).fetch_all(&mut *session).await {
         Ok(mut rows) => match rows.pop() {
-            Some(last) if last.column(0).name() == COMMITTED => return Ok(rows),
+            Some(last) if last.column(0).name() == COMMITTED => return Ok(last),
             Some(_) | None => return Err(Error::UnknownCommit(DbErr::Query(of_driver(Driver::WorkerCrashed)))),
         },
         Err(error) => DbErr::Query(of_driver(error)),

@@ -5,7 +5,8 @@
 //! - Who wins is found before anything is changed for it, in `won`; history, inputs and messages hang on that. There is one
 //!   writer, so that what was found stays so until the end.
 //! - Ends free business keys before starts ask for them; no start key is ever taken without its saga.
-//! - `won` is a table of the connection, too small ever to be written to a file, and empty between commits.
+//! - `won` is a table of the connection, kept in memory. It outlives the commit, because who won is said behind it: in one
+//!   row, since SQLite's thread would wake whoever waits for each row, and do so before the commit.
 //! - Parameters are named `$1` to `$7`, which SQLite numbers in each statement by itself: with `?2` alone a statement would
 //!   have two, and the driver would give it both.
 //!
@@ -29,6 +30,7 @@ macro_rules! changed {
         "
 create temp table if not exists won (id blob primary key) without rowid;
 begin immediate;
+delete from temp.won;
 insert into temp.won
 select s.id from jsonb_each($1) as n
 join sagas as s on s.id = unhex(n.value ->> 'id') and s.version = n.value ->> 'expected';
@@ -121,10 +123,8 @@ macro_rules! done {
             "delete from outbox where id in (select unhex(value) from json_each(",
             $confirmed,
             "));
-select id from temp.won;
-delete from temp.won;
 commit;
-select true as committed"
+select group_concat(hex(id), '') as committed from temp.won"
         )
     };
 }
@@ -152,8 +152,13 @@ pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<U
         CHANGE
     };
     sets.push(json(plan.confirmed.iter().map(|id| id.simple())));
-    let rows = db.sqlite_script(text, sets).await?;
-    // The column has the type it was made with; if not, the commit is there all the same.
-    let unreadable = |error| Error::UnknownCommit(db::Error::from_driver(error));
-    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable)
+    let answer = db.sqlite_script(text, sets).await?;
+    // Whatever it says, the commit is there.
+    let winners = answer.try_get::<Option<String>, _>(0).ok().and_then(|ids| ids_of(&ids.unwrap_or_default()));
+    winners.ok_or_else(|| Error::UnknownCommit(db::Error::Unknown))
+}
+
+/// The ids in a text of hexadecimal digits, 32 each.
+fn ids_of(text: &str) -> Option<BTreeSet<Uuid>> {
+    text.as_bytes().chunks(32).map(|id| Uuid::try_parse_ascii(id).ok()).collect()
 }
