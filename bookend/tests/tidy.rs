@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Most lines of one source file.
 const LINES_MAX: usize = 600;
@@ -191,6 +191,23 @@ fn every_crate_has_a_place_in_the_rules() {
     let names = workspace().packages.into_iter().map(|package| package.name.to_string());
     let unknown: Vec<String> = names.filter(|name| !EDGES.iter().any(|(known, _)| known == name)).collect();
     none(&unknown, "add the crate to EDGES in this file and to the table in docs/architecture.md");
+}
+
+#[test]
+fn an_image_is_built_from_every_crate_and_as_the_workspace_is() {
+    let context = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    let root = root();
+    let folder = |package: Package| {
+        let inside = package.manifest_path.strip_prefix(&root).expect("members are in the workspace");
+        inside.iter().next().expect("a folder").to_owned()
+    };
+    let needed = workspace().packages.into_iter().map(folder).chain([".cargo".to_owned()]);
+    let missing: BTreeSet<String> =
+        needed.filter(|folder| !context.lines().any(|line| line.strip_prefix('!') == Some(folder))).collect();
+    none(
+        &missing.into_iter().collect::<Vec<_>>(),
+        "let it through in .dockerignore: cargo reads every member's manifest",
+    );
 }
 
 #[test]
