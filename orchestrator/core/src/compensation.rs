@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::forward;
 use crate::state::{Cause, Decision, Effect, End, Failure, Phase, Undo};
 
-/// Leaves the forward way on request: through the fence when the pivot's fate is unknown, else at once.
+/// Leaves the forward way: through the fence when the pivot's fate is unknown, else at once.
 pub(crate) fn turn_back(draft: &mut Draft<'_>, failure: Failure) {
     let pivot = draft.definition().steps.iter().find(|step| step.pivot);
     let unknown = pivot.filter(|pivot| {
@@ -29,7 +29,7 @@ pub(crate) fn fence(draft: &mut Draft<'_>, pivot: &str, failure: Failure) {
 }
 
 /// Freezes the undo plan and sends its first command.
-pub(crate) fn begin(draft: &mut Draft<'_>, failure: Failure) {
+fn begin(draft: &mut Draft<'_>, failure: Failure) {
     answer_cancel(draft, true);
     draft.emit(Event::UndoPlanned { plan: plan(draft), failure });
     next(draft);

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use crate::event::{Event, Fact};
 use crate::limits::OPERATIONS_REMEMBERED;
-use crate::state::{Cancel, CancelOutcome, Effect, Failure, Phase, Remembered, Saga, StepState, Stuck, Undo, Waiting};
+use crate::state::{
+    Cancel, CancelOutcome, Cause, Effect, Failure, Phase, Remembered, Saga, StepState, Stuck, Undo, Waiting,
+};
 use saga_defs::Verb;
 
 /// A history that can't be one.
@@ -187,18 +189,19 @@ fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
 }
 
 fn renew(saga: &mut Saga, step: &str, verb: Verb) {
-    saga.stuck = None;
+    let refused = saga.stuck.take().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
     let state = entry(saga, step);
-    match (verb, &state.effect) {
-        // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe.
-        (Verb::Execute, Effect::Refused(_)) => {
+    match verb {
+        // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe. Not where the
+        // participant has also said that it was made.
+        Verb::Execute if refused => {
             *state = StepState { generation: state.generation + 1, ..StepState::default() };
         }
-        (Verb::Execute, Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_)) => {
+        Verb::Execute => {
             state.execute.spent = 0;
             state.effect = Effect::Unknown;
         }
-        (Verb::Compensate, _) => {
+        Verb::Compensate => {
             state.compensate.spent = 0;
             state.undo = Undo::Open;
         }

@@ -74,14 +74,15 @@ pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str, message: &s
     turned_down(draft, step, code, message);
 }
 
-/// What follows from a refusal.
+/// What follows from a refusal. Once the saga stands, a step before the pivot can only refuse when it was asked again because
+/// its participant had contradicted itself: it is owed like one behind the pivot.
 fn turned_down(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
-    match kind(draft, step) {
-        Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot => {
+    match (kind(draft, step), draft.saga.decision) {
+        (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, None) => {
             let failure = Failure { step: Some(step.to_owned()), code: code.to_owned(), message: message.to_owned() };
-            compensation::begin(draft, failure);
+            compensation::turn_back(draft, failure);
         }
-        Kind::Retriable => {
+        (Kind::Retriable, _) | (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, Some(_)) => {
             let text = format!("refused with `{code}`, but the saga stands; mend the cause and retry, or skip");
             draft.stick(Cause::RefusedAfterPivot, step, Verb::Execute, &text);
         }
@@ -93,9 +94,9 @@ pub(crate) fn budget_gone(draft: &mut Draft<'_>, step: &str) {
     let message = format!("`{step}` gave no verdict in all its attempts");
     let failure = Failure { step: Some(step.to_owned()), code: failure::ATTEMPTS_EXHAUSTED.to_owned(), message };
     match (kind(draft, step), draft.saga.decision) {
-        (Kind::Compensatable | Kind::WithoutEffect, _) => compensation::begin(draft, failure),
+        (Kind::Compensatable | Kind::WithoutEffect, None) => compensation::turn_back(draft, failure),
         (Kind::Pivot, None) => compensation::fence(draft, step, failure),
-        (Kind::Pivot, Some(_)) | (Kind::Retriable, _) => {
+        (Kind::Retriable, _) | (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, Some(_)) => {
             let text = "no verdict in all attempts; the booking stands, this is still owed";
             draft.stick(Cause::AttemptsExhausted, step, Verb::Execute, text);
         }

@@ -595,3 +595,93 @@ fn a_pivot_verdict_while_held_for_a_person_still_commits() {
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
 }
+
+/// A saga that stands, whose first step said that it was made and then that it was not.
+fn stands_but_contradicted() -> Desk {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk
+}
+
+#[test]
+fn what_refuses_again_after_the_decision_takes_nothing_back() {
+    let mut desk = stands_but_contradicted();
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::RefusedAfterPivot, "booking");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.succeed("booking");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+    assert!(desk.sent.iter().all(|command| command.verb == Execute), "nothing was undone");
+}
+
+#[test]
+fn silence_after_the_decision_takes_nothing_back() {
+    let mut desk = stands_but_contradicted();
+    desk.operate(Action::Retry).expect("is possible");
+    desk.silence("booking", Execute);
+    desk.stuck(Cause::AttemptsExhausted, "booking");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    assert!(desk.sent.iter().all(|command| command.verb == Execute), "nothing was undone");
+}
+
+#[test]
+fn what_refuses_while_the_pivot_is_unknown_asks_the_fence_first() {
+    for stands in [false, true] {
+        let mut desk = Desk::booking();
+        let reserve = desk.succeed("booking");
+        desk.succeed("payment");
+        desk.expect("confirmation", Execute);
+        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+        desk.operate(Action::Retry).expect("is possible");
+        desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
+        let fence = desk.expect("confirmation", Compensate);
+        if stands {
+            desk.reply(&fence, Outcome::refused("already_executed", ""));
+            desk.stuck(Cause::RefusedAfterPivot, "booking");
+            desk.ends(Status::Stuck, Some(Decision::Committed));
+        } else {
+            desk.reply(&fence, nothing_to_undo());
+            desk.undo("payment");
+            desk.ends(Status::Compensated, Some(Decision::Undone));
+        }
+    }
+}
+
+#[test]
+fn silence_while_the_pivot_is_unknown_asks_the_fence_first() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.silence("booking", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&fence, nothing_to_undo());
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn what_was_refused_and_then_made_is_asked_again_and_not_made_twice() {
+    let mut desk = at_pivot();
+    desk.succeed("confirmation");
+    let notify = desk.expect("notify", Execute);
+    desk.reply(&notify, Outcome::refused("no_channel", ""));
+    desk.stuck(Cause::RefusedAfterPivot, "notify");
+    desk.reply(&notify, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::ContractViolation, "notify");
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.expect("notify", Execute).key, notify.key, "the effect that may stand is asked for");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
