@@ -1,6 +1,7 @@
 //! The rows that a commit hands to its statements; for SQLite as JSON objects whose members the statements name.
 //!
-//! Must hold: columns beside `state` are derived from the state and from nothing else; ids are written as plain hex,
+//! Long texts, which are JSON themselves, lie beside the rows on SQLite: within a row each of their quotes would be escaped,
+//! and read again one by one. Must hold: columns beside `state` are derived from the state and from nothing else; ids are written as plain hex,
 //! which the statements turn into the 16 bytes that are stored.
 
 use saga_defs::Timestamp;
@@ -11,6 +12,26 @@ use uuid::fmt::Simple;
 use super::words::word;
 use crate::messages::{HEAD_START_MS, Planned};
 use crate::{Guard, HistoryRow, Transition};
+
+/// The long texts of a commit, one behind the other.
+#[derive(Default)]
+pub(super) struct Beside(String);
+
+/// Where a text lies beside the rows: the number of its first byte, counted from one, times 2^32, and how many they are.
+#[derive(Serialize)]
+struct Place(u64);
+
+impl Beside {
+    fn lay(&mut self, text: &str) -> Place {
+        let first = self.0.len() as u64 + 1;
+        self.0.push_str(text);
+        Place(first << 32 | text.len() as u64)
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.0
+    }
+}
 
 /// What every transition changes.
 #[derive(Serialize)]
@@ -26,6 +47,7 @@ pub(super) struct Changing<'a> {
     pub(super) updated_at: Timestamp,
     pub(super) decided_at: Option<Timestamp>,
     pub(super) ended_at: Option<Timestamp>,
+    #[serde(skip)]
     pub(super) state: String,
 }
 
@@ -64,16 +86,18 @@ pub(super) struct Change<'a> {
     expected: u64,
     #[serde(flatten)]
     changing: Changing<'a>,
+    state: Place,
 }
 
 impl<'a> Change<'a> {
     /// None for a start.
-    pub(super) fn of(transition: &'a Transition, stamp: Stamp) -> Option<Self> {
+    pub(super) fn of(transition: &'a Transition, stamp: Stamp, beside: &mut Beside) -> Option<Self> {
         match transition.guard {
             Guard::Start { .. } => None,
             Guard::Version(expected) => {
-                let id = transition.header.id.simple();
-                Some(Self { id, expected, changing: Changing::of(transition, stamp) })
+                let changing = Changing::of(transition, stamp);
+                let state = beside.lay(&changing.state);
+                Some(Self { id: transition.header.id.simple(), expected, changing, state })
             }
         }
     }
@@ -92,16 +116,19 @@ pub(super) struct Start<'a> {
     created_at: Timestamp,
     #[serde(flatten)]
     changing: Changing<'a>,
+    state: Place,
 }
 
 impl<'a> Start<'a> {
     /// None for a saga that exists.
-    pub(super) fn of(transition: &'a Transition, stamp: Stamp) -> Option<Self> {
+    pub(super) fn of(transition: &'a Transition, stamp: Stamp, beside: &mut Beside) -> Option<Self> {
         match transition.guard {
             Guard::Start { .. } => {}
             Guard::Version(_) => return None,
         }
         let header = &transition.header;
+        let changing = Changing::of(transition, stamp);
+        let state = beside.lay(&changing.state);
         Some(Self {
             id: header.id.simple(),
             tenant: &header.tenant,
@@ -111,7 +138,8 @@ impl<'a> Start<'a> {
             definition_version: header.definition_version,
             digest: &header.digest,
             created_at: header.created_at,
-            changing: Changing::of(transition, stamp),
+            changing,
+            state,
         })
     }
 }
@@ -152,15 +180,15 @@ impl<'a> Key<'a> {
 #[derive(Serialize)]
 pub(super) struct Input {
     saga_id: Simple,
-    body: String,
+    body: Place,
 }
 
 impl Input {
     /// None for a saga that exists.
-    pub(super) fn of(transition: &Transition) -> Option<Self> {
+    pub(super) fn of(transition: &Transition, beside: &mut Beside) -> Option<Self> {
         match &transition.guard {
             Guard::Start { input, .. } => {
-                Some(Self { saga_id: transition.header.id.simple(), body: input.to_string() })
+                Some(Self { saga_id: transition.header.id.simple(), body: beside.lay(&input.to_string()) })
             }
             Guard::Version(_) => None,
         }
@@ -178,14 +206,13 @@ pub(super) struct Past<'a> {
     reason: Option<&'a str>,
     operation_id: Option<Simple>,
     format: u16,
-    events: &'a str,
+    events: Place,
 }
 
 impl<'a> Past<'a> {
-    pub(super) fn of(transition: &'a Transition, commit_id: Uuid) -> impl Iterator<Item = Self> {
-        let saga_id = transition.header.id.simple();
-        transition.history.iter().map(move |row: &HistoryRow| Self {
-            saga_id,
+    pub(super) fn of(transition: &Transition, row: &'a HistoryRow, commit_id: Uuid, beside: &mut Beside) -> Self {
+        Self {
+            saga_id: transition.header.id.simple(),
             commit_id: commit_id.simple(),
             seq: row.seq,
             at: row.at,
@@ -193,8 +220,8 @@ impl<'a> Past<'a> {
             reason: row.reason.as_deref(),
             operation_id: row.operation_id.map(Uuid::simple),
             format: row.format,
-            events: &row.events,
-        })
+            events: beside.lay(&row.events),
+        }
     }
 }
 
@@ -204,20 +231,25 @@ pub(super) struct Item<'a> {
     id: Simple,
     participant: &'a str,
     saga_id: Simple,
-    item: &'a str,
+    item: Place,
     due_at: Timestamp,
     created_at: Timestamp,
 }
 
 impl<'a> Item<'a> {
-    pub(super) fn of(message: &'a Planned, now: Timestamp) -> impl Iterator<Item = Self> {
-        message.items.iter().map(move |(saga_id, item)| Self {
+    pub(super) fn of(
+        message: &'a Planned,
+        (saga_id, item): &(Uuid, String),
+        now: Timestamp,
+        beside: &mut Beside,
+    ) -> Self {
+        Self {
             id: message.id.simple(),
             participant: &message.participant,
             saga_id: saga_id.simple(),
-            item,
+            item: beside.lay(item),
             due_at: now.plus_ms(HEAD_START_MS),
             created_at: now,
-        })
+        }
     }
 }
