@@ -18,6 +18,8 @@ use crate::work::Receipt;
 
 /// Letters kept at once, and most of them in hand: an item may be long.
 pub(crate) const KEEP_MAX: usize = 32;
+/// Most bytes of letters in one statement, if they are several: it must be over within the time that a statement may take.
+const KEEP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// Wait after the store failed, doubled up to its bound.
 const PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
 
@@ -64,7 +66,7 @@ fn read(delivery: &Delivery) -> DeadLetter {
 
 /// Keeps letters, then settles their receipts. Those that are not kept when the engine stops come again.
 async fn keep(shared: &Shared, batch: Vec<Aside>) {
-    let mut parts = vec![batch];
+    let mut parts = in_parts(batch);
     let mut pause = PAUSE;
     while let Some(mut part) = parts.pop() {
         let letters: Vec<DeadLetter> = part.iter().map(|aside| aside.letter.clone()).collect();
@@ -93,6 +95,24 @@ async fn keep(shared: &Shared, batch: Vec<Aside>) {
     }
 }
 
+/// Letters that may be kept together, the first ones last.
+fn in_parts(batch: Vec<Aside>) -> Vec<Vec<Aside>> {
+    let mut parts: Vec<Vec<Aside>> = Vec::new();
+    let mut bytes = 0;
+    for aside in batch.into_iter().rev() {
+        bytes += aside.letter.body.len();
+        match parts.last_mut() {
+            Some(part) if bytes <= KEEP_BYTES_MAX => part.push(aside),
+            Some(_) | None => {
+                bytes = aside.letter.body.len();
+                parts.push(vec![aside]);
+            }
+        }
+    }
+    parts.iter_mut().for_each(|part| part.reverse());
+    parts
+}
+
 fn kept(Aside { letter, receipt }: &Aside) {
     let (reason, queue, detail) = (letter.reason.as_str(), letter.queue.as_str(), letter.detail.as_str());
     metrics::counter!("bookend_dead_letters_total", "reason" => reason).increment(1);
@@ -105,6 +125,20 @@ mod tests {
     use transport::Died;
 
     use super::*;
+
+    #[test]
+    fn long_letters_are_kept_in_parts_and_in_their_order() {
+        let (acknowledge, _settled) = mpsc::channel(1);
+        let aside = |bytes: usize| Aside {
+            letter: DeadLetter { body: "x".repeat(bytes), ..DeadLetter::new("bookend.replies", Reason::Failed, b"") },
+            receipt: Receipt::new(1, 1, acknowledge.clone()),
+        };
+        let half = KEEP_BYTES_MAX / 2;
+        let parts = in_parts([1, half, half, 2 * KEEP_BYTES_MAX, 2, 3].map(aside).into());
+        let sizes = |part: &Vec<Aside>| part.iter().map(|aside| aside.letter.body.len()).collect::<Vec<_>>();
+        let in_turn: Vec<Vec<usize>> = parts.iter().rev().map(sizes).collect();
+        assert_eq!(in_turn, [vec![1], vec![half, half], vec![2 * KEEP_BYTES_MAX], vec![2, 3]]);
+    }
 
     #[test]
     fn what_the_broker_took_is_kept_as_it_was() {
