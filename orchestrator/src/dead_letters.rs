@@ -5,14 +5,13 @@
 //! up no other; nothing of what an item says is logged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use runtime::Pause;
 use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_store::Error as StoreError;
 use tokio::sync::mpsc;
 use transport::{Consumer, Delivery, Queue};
 
+use crate::keep::{self, Fact};
 use crate::shared::Shared;
 use crate::work::Receipt;
 
@@ -20,8 +19,6 @@ use crate::work::Receipt;
 pub(crate) const KEEP_MAX: usize = 32;
 /// Most bytes of letters in one statement, if they are several: it must be over within the time that a statement may take.
 const KEEP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
-/// Wait after the store failed, doubled up to its bound.
-const PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// A letter to be kept, and the receipt for the delivery that it came with.
 #[derive(Debug)]
@@ -66,32 +63,8 @@ fn read(delivery: &Delivery) -> DeadLetter {
 
 /// Keeps letters, then settles their receipts. Those that are not kept when the engine stops come again.
 async fn keep(shared: &Shared, batch: Vec<Aside>) {
-    let mut parts = in_parts(batch);
-    let mut pause = PAUSE;
-    while let Some(mut part) = parts.pop() {
-        let letters: Vec<DeadLetter> = part.iter().map(|aside| aside.letter.clone()).collect();
-        match shared.store.keep_dead_letters(&letters).await {
-            Ok(()) => part.iter().for_each(kept),
-            Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    letters = part.len(),
-                    "dead letters could not be kept; again soon"
-                );
-                parts.push(part);
-                if !pause.wait(&shared.tasks).await {
-                    return;
-                }
-            }
-            Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
-                if part.len() > 1 {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.extend([rest, part]);
-                } else {
-                    tracing::error!(error = &error as &dyn std::error::Error, letter = ?part, "a dead letter can't be kept and stays in its queue");
-                }
-            }
-        }
+    for letter in keep::keep(shared, in_parts(batch)).await {
+        tracing::error!(?letter, "a dead letter can't be kept and stays in its queue");
     }
 }
 
@@ -113,11 +86,19 @@ fn in_parts(batch: Vec<Aside>) -> Vec<Vec<Aside>> {
     parts
 }
 
-fn kept(Aside { letter, receipt }: &Aside) {
-    let (reason, queue, detail) = (letter.reason.as_str(), letter.queue.as_str(), letter.detail.as_str());
-    metrics::counter!("bookend_dead_letters_total", "reason" => reason).increment(1);
-    tracing::warn!(letter = %letter.id(), reason, queue, detail, "a dead letter waits for a person");
-    receipt.settle();
+impl Fact for Aside {
+    async fn put(shared: &Shared, part: &[Self]) -> Result<(), StoreError> {
+        let letters: Vec<DeadLetter> = part.iter().map(|aside| aside.letter.clone()).collect();
+        shared.store.keep_dead_letters(&letters).await
+    }
+
+    fn kept(&self) {
+        let Self { letter, receipt } = self;
+        let (reason, queue, detail) = (letter.reason.as_str(), letter.queue.as_str(), letter.detail.as_str());
+        metrics::counter!("bookend_dead_letters_total", "reason" => reason).increment(1);
+        tracing::warn!(letter = %letter.id(), reason, queue, detail, "a dead letter waits for a person");
+        receipt.settle();
+    }
 }
 
 #[cfg(test)]

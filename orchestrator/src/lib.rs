@@ -29,6 +29,8 @@ mod fold;
 
 mod commit;
 
+mod keep;
+
 mod settle;
 
 mod replies;

@@ -1,8 +1,5 @@
 //! After the commit: acknowledge, answer, hint. Everything here is derived from the winners.
 
-use std::time::Duration;
-
-use runtime::Pause;
 use saga_core::{Ignored, Status};
 use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_defs::{Reply, Timestamp, message};
@@ -13,12 +10,10 @@ use crate::Error;
 use crate::dead_letters::Aside;
 use crate::fold::{Group, Said, StartGroup};
 use crate::hints;
+use crate::keep::{self, Fact};
 use crate::request::Snapshot;
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, Receipt, StartVerdict, Work};
-
-/// Wait after the store failed, doubled up to its bound.
-const PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// Tells everyone what came of a commit. Returns the inputs that lost and must be decided again.
 pub(crate) async fn committed(
@@ -91,7 +86,7 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
         for (work, said) in said {
             match (work, said) {
                 (Work::Reply { reply, receipt }, Said::Ignored(ignored)) => match late_reason(ignored) {
-                    Some(reason) => late.push(Late { reason, reply, receipt }),
+                    Some(reason) => late.push(Late { reason, reply, receipt, received_at: now }),
                     None => receipts.push(receipt),
                 },
                 (Work::Reply { receipt, .. }, Said::Applied | Said::Refused(_)) => receipts.push(receipt),
@@ -112,7 +107,7 @@ pub(crate) async fn groups(shared: &Shared, groups: Vec<Group>, now: Timestamp) 
             }
         }
     }
-    keep(shared, late, now).await;
+    keep_late(shared, late).await;
     receipts.iter().for_each(Receipt::settle);
     if !rearm.is_empty()
         && let Err(error) = shared.store.rearm_timers(&rearm).await
@@ -152,7 +147,9 @@ pub(crate) async fn orphans(shared: &Shared, works: Vec<Work>, now: Timestamp) {
     let mut late = Vec::new();
     for work in works {
         match work {
-            Work::Reply { reply, receipt } => late.push(Late { reason: LateReason::Orphan, reply, receipt }),
+            Work::Reply { reply, receipt } => {
+                late.push(Late { reason: LateReason::Orphan, reply, receipt, received_at: now })
+            }
             Work::Tick { saga_id } => tracing::error!(%saga_id, "a due saga does not exist"),
             Work::Operate(work) => {
                 let _ = work.answer.send(Ok(OperateVerdict::NotFound));
@@ -160,7 +157,7 @@ pub(crate) async fn orphans(shared: &Shared, works: Vec<Work>, now: Timestamp) {
             Work::Start(_) => unreachable!("a start has no saga yet"),
         }
     }
-    keep(shared, late, now).await;
+    keep_late(shared, late).await;
 }
 
 /// Inputs that the store refuses, tried so often: turned down or set aside, so that the others go on.
@@ -199,48 +196,29 @@ struct Late {
     reason: LateReason,
     reply: Box<Reply>,
     receipt: Receipt,
+    received_at: Timestamp,
 }
 
 /// Keeps late replies, then acknowledges them; a store that is out of reach is waited for, and what the store refuses is
 /// set aside: a fact that speaks against its saga is not lost.
-async fn keep(shared: &Shared, late: Vec<Late>, now: Timestamp) {
+async fn keep_late(shared: &Shared, late: Vec<Late>) {
     if late.is_empty() {
         return;
     }
     metrics::counter!("bookend_replies_late_total").increment(late.len() as u64);
-    let mut parts = vec![late];
-    let mut pause = PAUSE;
-    while let Some(mut part) = parts.pop() {
-        let rows: Vec<LateReply> = part.iter().map(|late| late_reply(&late.reply, late.reason, now)).collect();
-        match shared.store.keep_late(&rows).await {
-            Ok(()) => part.iter().for_each(|late| late.receipt.settle()),
-            Err(error @ (StoreError::Unavailable(_) | StoreError::UnknownCommit(_))) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    replies = part.len(),
-                    "late replies could not be kept; again soon"
-                );
-                parts.push(part);
-                if !pause.wait(&shared.tasks).await {
-                    return;
-                }
-            }
-            Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    replies = part.len(),
-                    "late replies could not be kept"
-                );
-                if part.len() > 1 {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.extend([rest, part]);
-                } else {
-                    for Late { reply, receipt, .. } in part {
-                        set_aside(shared, &reply, receipt, "it came too late and could not be kept as a fact", 1).await;
-                    }
-                }
-            }
-        }
+    for late in keep::keep(shared, vec![late]).await {
+        set_aside(shared, &late.reply, late.receipt, "it came too late and could not be kept as a fact", 1).await;
+    }
+}
+
+impl Fact for Late {
+    async fn put(shared: &Shared, part: &[Self]) -> Result<(), StoreError> {
+        let rows: Vec<LateReply> = part.iter().map(late_reply).collect();
+        shared.store.keep_late(&rows).await
+    }
+
+    fn kept(&self) {
+        self.receipt.settle();
     }
 }
 
@@ -254,7 +232,7 @@ fn late_reason(ignored: Ignored) -> Option<LateReason> {
     }
 }
 
-fn late_reply(reply: &Reply, reason: LateReason, received_at: Timestamp) -> LateReply {
+fn late_reply(Late { reason, reply, receipt: _, received_at }: &Late) -> LateReply {
     let code = match &reply.outcome {
         saga_defs::Outcome::Refused { code, .. } => Some(code.as_str()),
         saga_defs::Outcome::Succeeded { .. } | saga_defs::Outcome::Retry { .. } => None,
@@ -262,7 +240,13 @@ fn late_reply(reply: &Reply, reason: LateReason, received_at: Timestamp) -> Late
     let text = serde_json::json!({
         "key": reply.key, "verb": reply.verb, "outcome": reply.outcome.as_str(), "code": code
     });
-    LateReply { saga_id: reply.saga_id, command_id: reply.command_id, reason, reply: text.to_string(), received_at }
+    LateReply {
+        saga_id: reply.saga_id,
+        command_id: reply.command_id,
+        reason: *reason,
+        reply: text.to_string(),
+        received_at: *received_at,
+    }
 }
 
 fn count_start(definition: &str, result: &'static str) {

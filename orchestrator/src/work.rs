@@ -87,10 +87,6 @@ pub(crate) enum OperateVerdict {
     Foreign,
 }
 
-/// What a receipt of a dead letter tells.
-const SETTLED: u64 = 0;
-const GAVE_UP: u64 = 1;
-
 /// What came of trying a dead letter again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tried {
@@ -102,57 +98,71 @@ pub(crate) enum Tried {
 
 /// Where a dead letter's receipt tells.
 #[derive(Debug)]
-pub(crate) struct TriedAgain(mpsc::Receiver<u64>);
+pub(crate) struct TriedAgain(mpsc::Receiver<Tried>);
 
 impl TriedAgain {
     /// Waits for what came of it; none when that is not known.
     pub(crate) async fn recv(&mut self) -> Option<Tried> {
-        self.0.recv().await.map(|told| if told == GAVE_UP { Tried::GaveUp } else { Tried::Settled })
+        self.0.recv().await
     }
 }
 
-/// Acknowledges a delivery once all its items are settled. Dropped unsettled, the delivery comes again.
+/// Tells once all items are settled: of a delivery, which is acknowledged then and comes again if not, or of a dead letter.
 #[derive(Clone, Debug)]
-pub(crate) struct Receipt(Arc<ReceiptInner>);
+pub(crate) struct Receipt(Arc<Owed>);
 
 #[derive(Debug)]
-struct ReceiptInner {
-    tag: u64,
-    /// Not of a delivery, but of a dead letter that is tried again.
-    again: bool,
+struct Owed {
     open: AtomicUsize,
-    acknowledge: mpsc::Sender<u64>,
+    to: To,
+}
+
+#[derive(Debug)]
+enum To {
+    Delivery { tag: u64, acknowledge: mpsc::Sender<u64> },
+    DeadLetter(mpsc::Sender<Tried>),
 }
 
 impl Receipt {
     /// A receipt for `items` items of the delivery `tag`.
     pub(crate) fn new(tag: u64, items: usize, acknowledge: mpsc::Sender<u64>) -> Self {
-        Self(Arc::new(ReceiptInner { tag, again: false, open: AtomicUsize::new(items), acknowledge }))
+        Self::to(items, To::Delivery { tag, acknowledge })
     }
 
     /// A receipt for `items` items of a dead letter, and where it is told what came of them. Nothing is told when the
     /// receipt is dropped unsettled.
     pub(crate) fn again(items: usize) -> (Self, TriedAgain) {
-        let (acknowledge, told) = mpsc::channel(1);
-        let inner = ReceiptInner { tag: SETTLED, again: true, open: AtomicUsize::new(items), acknowledge };
-        (Self(Arc::new(inner)), TriedAgain(told))
+        let (tell, told) = mpsc::channel(1);
+        (Self::to(items, To::DeadLetter(tell)), TriedAgain(told))
+    }
+
+    fn to(items: usize, to: To) -> Self {
+        Self(Arc::new(Owed { open: AtomicUsize::new(items), to }))
     }
 
     /// An item can't be committed. Of a dead letter that is tried again this is told, and the letter stays what it is.
     /// False for a delivery: its item is to be set aside.
     pub(crate) fn give_up(&self) -> bool {
-        if self.0.again {
-            // Whoever asked has gone, or was told before.
-            let _ = self.0.acknowledge.try_send(GAVE_UP);
+        match &self.0.to {
+            To::Delivery { .. } => false,
+            To::DeadLetter(tell) => {
+                // Whoever asked has gone, or was told before.
+                let _ = tell.try_send(Tried::GaveUp);
+                true
+            }
         }
-        self.0.again
     }
 
     /// One item needs the delivery no more.
     pub(crate) fn settle(&self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        match &self.0.to {
             // The channel holds as many tags as may be unacknowledged; if it is gone, so is the consumer.
-            let _ = self.0.acknowledge.try_send(self.0.tag);
+            To::Delivery { tag, acknowledge } => drop(acknowledge.try_send(*tag)),
+            // Whoever asked has gone, or was told that it was given up.
+            To::DeadLetter(tell) => drop(tell.try_send(Tried::Settled)),
         }
     }
 }
