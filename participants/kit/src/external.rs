@@ -298,7 +298,7 @@ async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, mark: Mark
             Ok(recorded) => recorded,
             Err(unrecorded) => {
                 if let (Unrecorded::Refused, Some(received)) = (unrecorded, waiting.take()) {
-                    replies.give_up(received.ticket).await;
+                    replies.give_back(received.ticket).await;
                 }
                 break;
             }

@@ -27,17 +27,17 @@ pub struct Received {
     pub ticket: Ticket,
 }
 
-/// What a handler says: a reply, a dead letter, or neither, and whose ticket comes back with it.
+/// What a handler says. A ticket comes back once what is said with it is safe.
 #[derive(Debug)]
-pub struct Answered {
-    /// To be published. `None` answers with silence, which the engine takes as unknown.
-    pub reply: Option<Reply>,
-    /// To be published instead of a reply: what was in hand can't be handled.
-    pub letter: Option<DeadLetter>,
-    /// The delivery that this was the answer for. `None` for a reply that nobody in hand asked for.
-    pub ticket: Option<Ticket>,
-    /// Told once the reply is safe; dropped when that will not be known.
-    pub told: Option<oneshot::Sender<()>>,
+pub enum Answered {
+    /// The answer to a command in hand.
+    Reply(Reply, Ticket),
+    /// A reply that nobody in hand asked for. Told once it is safe; dropped when that will not be known.
+    Announcement(Reply, oneshot::Sender<()>),
+    /// What was in hand can't be handled.
+    Letter(DeadLetter, Ticket),
+    /// Nothing to be published.
+    Silence(Ticket),
 }
 
 /// Where replies are handed over. Bounded: sending waits for room.
@@ -54,29 +54,25 @@ impl Replies {
 
     /// Answers a command in hand.
     pub async fn send(&self, reply: Reply, ticket: Ticket) {
-        self.hand_over(Answered { reply: Some(reply), letter: None, ticket: Some(ticket), told: None }).await;
+        self.hand_over(Answered::Reply(reply, ticket)).await;
     }
 
     /// Says what nobody in hand asked for. The receiver hears when that is safe, or an error when nobody will know.
     pub async fn announce(&self, reply: Reply) -> oneshot::Receiver<()> {
         let (told, safe) = oneshot::channel();
-        self.hand_over(Answered { reply: Some(reply), letter: None, ticket: None, told: Some(told) }).await;
+        self.hand_over(Answered::Announcement(reply, told)).await;
         safe
     }
 
-    /// Gives a ticket back without an answer: the attempt stays unknown to the engine, which asks again.
-    pub async fn give_up(&self, ticket: Ticket) {
-        self.hand_over(Answered { reply: None, letter: None, ticket: Some(ticket), told: None }).await;
-    }
-
-    /// Gives the ticket of an announcement back, on which everything is done.
-    pub async fn heard(&self, ticket: Ticket) {
-        self.hand_over(Answered { reply: None, letter: None, ticket: Some(ticket), told: None }).await;
+    /// Gives a ticket back without an answer. The attempt of a command stays unknown to the engine, which asks again; of an
+    /// announcement everything is done.
+    pub async fn give_back(&self, ticket: Ticket) {
+        self.hand_over(Answered::Silence(ticket)).await;
     }
 
     /// Sets aside what was in hand. Its ticket comes back once the dead letter is safe.
     pub async fn set_aside(&self, letter: DeadLetter, ticket: Ticket) {
-        self.hand_over(Answered { reply: None, letter: Some(letter), ticket: Some(ticket), told: None }).await;
+        self.hand_over(Answered::Letter(letter, ticket)).await;
     }
 
     async fn hand_over(&self, answered: Answered) {

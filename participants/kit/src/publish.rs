@@ -98,18 +98,21 @@ impl Outgoing {
 
     /// Encodes answers and hands them over. False when the intake is gone.
     async fn accept(&mut self, answers: Vec<Answered>) -> bool {
-        let (mut replies, mut owed) = (Vec::new(), Owed::default());
-        for Answered { reply, letter, ticket, told } in answers {
-            match letter {
-                Some(letter) => self.queue_letter(&letter, ticket),
-                None => {
-                    replies.extend(reply);
-                    owed.tickets.extend(ticket);
-                    owed.announced.extend(told);
+        let (mut replies, mut owed, mut silent) = (Vec::new(), Owed::default(), Vec::new());
+        for answer in answers {
+            match answer {
+                Answered::Reply(reply, ticket) => {
+                    replies.push(reply);
+                    owed.tickets.push(ticket);
                 }
+                Answered::Announcement(reply, told) => {
+                    replies.push(reply);
+                    owed.announced.push(told);
+                }
+                Answered::Letter(letter, ticket) => self.queue_letter(&letter, ticket),
+                Answered::Silence(ticket) => silent.push(ticket),
             }
         }
-        let silent = if replies.is_empty() { std::mem::take(&mut owed.tickets) } else { Vec::new() };
         self.queue_replies(&replies, owed);
         self.publish();
         self.give_back(silent).await
@@ -127,8 +130,8 @@ impl Outgoing {
     }
 
     /// Each on its own: nobody's reply waits for a dead letter.
-    fn queue_letter(&mut self, letter: &DeadLetter, ticket: Option<Ticket>) {
-        let owed = Owed { tickets: ticket.into_iter().collect(), announced: Vec::new() };
+    fn queue_letter(&mut self, letter: &DeadLetter, ticket: Ticket) {
+        let owed = Owed { tickets: vec![ticket], announced: Vec::new() };
         self.queue(letter.id(), owed, vec![letter.encode()], |id, body| Message::new(id, Queue::DeadLetters, body));
     }
 

@@ -272,7 +272,7 @@ impl Worker {
             let error = match self.handler.forget(&ended.ended).await {
                 Ok(rows) => {
                     metrics::counter!("bookend_inbox_forgotten_total", "participant" => participant).increment(rows);
-                    self.run.replies.heard(ticket).await;
+                    self.run.replies.give_back(ticket).await;
                     return true;
                 }
                 Err(error) => error,

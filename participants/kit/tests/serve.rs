@@ -384,7 +384,7 @@ impl Handler for Herald {
             run.tasks.spawn(async move {
                 came_of_it.send(safe.await.is_ok()).await.ok();
             });
-            run.replies.give_up(*ticket).await;
+            run.replies.give_back(*ticket).await;
         }
         Ok(())
     }

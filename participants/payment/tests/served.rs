@@ -72,12 +72,12 @@ impl Served {
     async fn outcome(&mut self, verb: Verb) -> Outcome {
         let waiting = async {
             loop {
-                let reply = self.answers.recv().await.unwrap().reply;
-                match reply {
-                    Some(reply) if reply.verb == verb && !matches!(reply.outcome, Outcome::Retry { .. }) => {
-                        return reply.outcome;
-                    }
-                    Some(_) | None => {}
+                let (Answered::Reply(reply, _) | Answered::Announcement(reply, _)) = self.answers.recv().await.unwrap()
+                else {
+                    continue;
+                };
+                if reply.verb == verb && !matches!(reply.outcome, Outcome::Retry { .. }) {
+                    return reply.outcome;
                 }
             }
         };

@@ -257,17 +257,22 @@ struct DeskState {
 }
 
 impl DeskState {
-    async fn next(&mut self) -> Answered {
+    /// What is said next, and the ticket that came back with it.
+    async fn next(&mut self) -> (Option<Reply>, Option<Ticket>) {
         let next = tokio::time::timeout(LIMIT, self.answered.recv()).await;
-        let mut answered = next.expect("an answer in time").expect("the desk is open");
-        if let Some(told) = answered.told.take() {
-            if self.deaf {
-                self.unheard.push(told);
-            } else {
-                told.send(()).expect("it is waited for");
+        match next.expect("an answer in time").expect("the desk is open") {
+            Answered::Reply(reply, ticket) => (Some(reply), Some(ticket)),
+            Answered::Announcement(reply, told) => {
+                if self.deaf {
+                    self.unheard.push(told);
+                } else {
+                    told.send(()).expect("it is waited for");
+                }
+                (Some(reply), None)
             }
+            Answered::Letter(letter, _) => panic!("a dead letter: {letter:?}"),
+            Answered::Silence(ticket) => (None, Some(ticket)),
         }
-        answered
     }
 }
 
@@ -328,8 +333,7 @@ impl Desk {
     pub(crate) async fn given_up(&self) -> Ticket {
         let mut state = self.state.lock().await;
         loop {
-            let answered = state.next().await;
-            match (answered.reply, answered.ticket) {
+            match state.next().await {
                 (None, Some(ticket)) => return ticket,
                 (reply, _) => state.spare.extend(reply),
             }
@@ -347,11 +351,10 @@ impl Desk {
         let mut outcomes: BTreeMap<Ticket, Outcome> = BTreeMap::new();
         let mut state = self.state.lock().await;
         while tickets.iter().any(|ticket| !outcomes.contains_key(ticket)) {
-            let answered = state.next().await;
-            match (answered.ticket, answered.reply) {
-                (Some(ticket), Some(reply)) => drop(outcomes.insert(ticket, reply.outcome)),
-                (None, Some(reply)) => state.spare.push(reply),
-                (_, None) => panic!("a command was given up"),
+            match state.next().await {
+                (Some(reply), Some(ticket)) => drop(outcomes.insert(ticket, reply.outcome)),
+                (Some(reply), None) => state.spare.push(reply),
+                (None, _) => panic!("a command was given up"),
             }
         }
         tickets.iter().map(|ticket| outcomes[ticket].clone()).collect()
@@ -364,7 +367,7 @@ impl Desk {
             let spare = state.spare.iter().position(|reply| reply.command_id == command_id);
             let reply = match spare {
                 Some(position) => state.spare.remove(position),
-                None => state.next().await.reply.expect("a reply"),
+                None => state.next().await.0.expect("a reply"),
             };
             match (reply.command_id == command_id, &reply.outcome) {
                 (true, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => return reply.outcome,
