@@ -38,6 +38,19 @@ pub(crate) fn outputs(step: &str) -> Value {
     }
 }
 
+pub(crate) fn nothing_to_undo() -> Outcome {
+    Outcome::succeeded(json!({"nothing_to_undo": true}))
+}
+
+/// A booking whose pivot is under way.
+pub(crate) fn at_pivot() -> Desk {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    desk.succeed("payment");
+    desk.expect("confirmation", Verb::Execute);
+    desk
+}
+
 impl Desk {
     pub(crate) fn booking() -> Self {
         Self::with(catalog::booking())

@@ -1,0 +1,241 @@
+//! Participants that contradict themselves, told as stories: nothing is guessed, a person decides, and what stands is not taken
+//! back.
+
+mod common;
+
+use common::{Desk, at_pivot, nothing_to_undo, outputs};
+use saga_core::state::Cause;
+use saga_core::{Action, Decision, Ignored, Refusal, Status};
+use saga_defs::Outcome;
+use saga_defs::Verb::{Compensate, Execute};
+use serde_json::json;
+
+#[test]
+fn success_after_a_tombstone_is_a_contradiction() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    let charge = desk.expect("payment", Execute);
+    desk.silence("payment", Execute);
+    desk.answer("payment", Compensate, nothing_to_undo());
+    desk.expect("booking", Compensate);
+    desk.reply(&charge, Outcome::succeeded(outputs("payment")));
+    desk.stuck(Cause::ContractViolation, "payment");
+    assert_eq!(desk.reply(&charge, Outcome::succeeded(outputs("payment"))), Some(Ignored::Duplicate));
+    assert_eq!(desk.operate(Action::Retry), Ok(None));
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_contradiction_after_the_end_is_told_apart() {
+    let mut desk = Desk::booking();
+    let reserve = desk.expect("booking", Execute);
+    desk.silence("booking", Execute);
+    desk.answer("booking", Compensate, nothing_to_undo());
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+    assert_eq!(desk.reply(&reserve, Outcome::refused("fenced", "")), Some(Ignored::Duplicate));
+    assert_eq!(desk.reply(&reserve, Outcome::refused("slot_taken", "")), Some(Ignored::LateFact));
+    assert_eq!(desk.reply(&reserve, Outcome::succeeded(outputs("booking"))), Some(Ignored::LateContradiction));
+}
+
+#[test]
+fn a_fence_that_contradicts_the_pivot_needs_a_person() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.reply(&fence, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.ends(Status::Stuck, None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.ends(Status::Running, Some(Decision::Committed));
+}
+
+#[test]
+fn a_contradiction_while_fencing_never_forgets_the_pivot() {
+    for action in [Action::Retry, Action::Skip(outputs("booking"))] {
+        let mut desk = Desk::booking();
+        let reserve = desk.succeed("booking");
+        desk.succeed("payment");
+        desk.operate(Action::Cancel).expect("is stored");
+        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+        desk.stuck(Cause::ContractViolation, "booking");
+        desk.operate(action).expect("is possible");
+        assert_eq!(desk.expect("confirmation", Compensate).attempt, 2, "the fence is asked again");
+        desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+        desk.ends(Status::Running, Some(Decision::Committed));
+    }
+}
+
+#[test]
+fn a_pivot_verdict_while_held_and_fenced_commits_nothing() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&confirm, Outcome::succeeded(outputs("confirmation"))), None);
+    desk.ends(Status::Stuck, None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::succeeded(json!({})));
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn an_undo_that_succeeds_while_held_is_kept() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    let charge = desk.expect("payment", Execute);
+    desk.silence("payment", Execute);
+    desk.answer("payment", Compensate, nothing_to_undo());
+    let release = desk.expect("booking", Compensate);
+    desk.reply(&charge, Outcome::succeeded(outputs("payment")));
+    desk.stuck(Cause::ContractViolation, "payment");
+    assert_eq!(desk.reply(&release, Outcome::succeeded(json!({}))), None);
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("payment");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn an_undo_of_what_a_finished_saga_counts_on_is_a_contradiction() {
+    let mut desk = at_pivot();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+    assert_eq!(desk.reply(&fence, nothing_to_undo()), Some(Ignored::LateContradiction));
+}
+
+#[test]
+fn a_fence_that_contradicts_a_persons_word_asks_a_person_again() {
+    let mut desk = at_pivot();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.reply(&fence, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Execute, Outcome::refused("fenced", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Close).expect("is possible");
+    desk.ends(Status::Closed, Some(Decision::Committed));
+}
+
+#[test]
+fn a_pivot_verdict_while_held_for_a_person_still_commits() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    assert!(matches!(desk.operate(Action::Compensate), Err(Refusal::NotAllowed { .. })));
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+/// A saga that stands, whose first step said that it was made and then that it was not.
+fn stands_but_contradicted() -> Desk {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk
+}
+
+#[test]
+fn what_refuses_again_after_the_decision_takes_nothing_back() {
+    let mut desk = stands_but_contradicted();
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::RefusedAfterPivot, "booking");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.succeed("booking");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+    assert!(desk.sent.iter().all(|command| command.verb == Execute), "nothing was undone");
+}
+
+#[test]
+fn silence_after_the_decision_takes_nothing_back() {
+    let mut desk = stands_but_contradicted();
+    desk.operate(Action::Retry).expect("is possible");
+    desk.silence("booking", Execute);
+    desk.stuck(Cause::AttemptsExhausted, "booking");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    assert!(desk.sent.iter().all(|command| command.verb == Execute), "nothing was undone");
+}
+
+#[test]
+fn what_refuses_while_the_pivot_is_unknown_asks_the_fence_first() {
+    for stands in [false, true] {
+        let mut desk = Desk::booking();
+        let reserve = desk.succeed("booking");
+        desk.succeed("payment");
+        desk.expect("confirmation", Execute);
+        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+        desk.operate(Action::Retry).expect("is possible");
+        desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
+        let fence = desk.expect("confirmation", Compensate);
+        if stands {
+            desk.reply(&fence, Outcome::refused("already_executed", ""));
+            desk.stuck(Cause::RefusedAfterPivot, "booking");
+            desk.ends(Status::Stuck, Some(Decision::Committed));
+        } else {
+            desk.reply(&fence, nothing_to_undo());
+            desk.undo("payment");
+            desk.ends(Status::Compensated, Some(Decision::Undone));
+        }
+    }
+}
+
+#[test]
+fn silence_while_the_pivot_is_unknown_asks_the_fence_first() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.silence("booking", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&fence, nothing_to_undo());
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn what_was_refused_and_then_made_is_asked_again_and_not_made_twice() {
+    let mut desk = at_pivot();
+    desk.succeed("confirmation");
+    let notify = desk.expect("notify", Execute);
+    desk.reply(&notify, Outcome::refused("no_channel", ""));
+    desk.stuck(Cause::RefusedAfterPivot, "notify");
+    desk.reply(&notify, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::ContractViolation, "notify");
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.expect("notify", Execute).key, notify.key, "the effect that may stand is asked for");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
