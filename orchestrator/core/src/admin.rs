@@ -50,6 +50,9 @@ pub fn possible(saga: &Saga, name: &str) -> Result<(), &'static str> {
         ("retry" | "skip" | "close", _) if saga.stuck.is_none() => {
             Err("only a stuck saga can be repaired by hand; this one moves on by itself")
         }
+        ("retry", Phase::Undoing(plan)) if saga.stuck.as_ref().is_some_and(|stuck| !plan.contains(&stuck.step)) => Err(
+            "the step is not in the undo plan, so nothing can be asked again; find out what stands, then skip or close",
+        ),
         ("retry" | "skip" | "close", _) => Ok(()),
         ("compensate" | "cancel", _) if saga.decision.is_some() => {
             Err("the pivot has succeeded; reverse it with a saga of its own")

@@ -1,6 +1,7 @@
 //! The way back: the fence that finds out about the pivot, and the frozen undo plan.
 //!
-//! Must hold: the plan holds every effect ever sent and not known refused, in reverse order, and never changes once
+//! Must hold: the plan holds every effect ever sent and not known refused, and every one that was said to be made and
+//! refused, in reverse order, and never changes once
 //! the first `compensate` has left; the pivot is never in it, because its fate is known before.
 
 use saga_defs::{Kind, Verb};
@@ -40,7 +41,8 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
     let undoable = definition.steps.iter().enumerate().filter(|(index, step)| {
         definition.kind(*index) == Kind::Compensatable
             && draft.saga.step(&step.name).is_some_and(|state| {
-                state.execute.sent > 0 && !matches!(state.effect, Effect::Refused(_)) && state.undo == Undo::Open
+                let known_refused = matches!(state.effect, Effect::Refused(_)) && !state.contradicted;
+                state.execute.sent > 0 && !known_refused && state.undo == Undo::Open
             })
     });
     let mut plan: Vec<String> = undoable.map(|(_, step)| step.name.clone()).collect();

@@ -79,8 +79,9 @@ pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
         }
         Event::Succeeded { step, output } => settle_effect(&mut saga, step, Effect::Succeeded(output.clone())),
         Event::Refused { step, code, .. } => settle_effect(&mut saga, step, Effect::Refused(code.clone())),
-        Event::FenceStarted { step, failure } => {
-            entry(&mut saga, step).execute.waiting = None;
+        Event::FenceStarted { failure, .. } => {
+            // Another step may be waited for that was asked again; only the fence decides now.
+            quiet(&mut saga);
             saga.stuck = None;
             saga.phase = Phase::Fencing;
             fail(&mut saga, failure);
@@ -110,9 +111,8 @@ pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
             }
         }
         Event::Stuck { cause, step, verb, at, message } => {
-            quiet(&mut saga);
-            saga.stuck =
-                Some(Stuck { cause: *cause, since: *at, step: step.clone(), verb: *verb, message: message.clone() });
+            let stuck = Stuck { cause: *cause, since: *at, step: step.clone(), verb: *verb, message: message.clone() };
+            hold(&mut saga, stuck);
         }
         Event::Operated { id, digest, .. } => {
             saga.operations.push(Remembered { id: *id, digest: digest.clone() });
@@ -182,6 +182,13 @@ fn late(step: &mut StepState, verb: Verb, fact: &Fact) {
     }
 }
 
+fn hold(saga: &mut Saga, stuck: Stuck) {
+    quiet(saga);
+    let state = entry(saga, &stuck.step);
+    state.contradicted |= stuck.cause == Cause::ContractViolation && state.effect != Effect::Unknown;
+    saga.stuck = Some(stuck);
+}
+
 fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
     if let Some(cancel) = &mut saga.cancel {
         cancel.outcome = outcome;
@@ -192,8 +199,7 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
     let refused = saga.stuck.take().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
     let state = entry(saga, step);
     match verb {
-        // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe. Not where the
-        // participant has also said that it was made.
+        // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe.
         Verb::Execute if refused => {
             *state = StepState { generation: state.generation + 1, ..StepState::default() };
         }

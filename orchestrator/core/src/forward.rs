@@ -50,12 +50,14 @@ pub(crate) fn succeeded(draft: &mut Draft<'_>, step: &str, output: &Value) {
     passed(draft, step);
 }
 
-/// The step counts as done, by its participant's word or a person's.
+/// The step counts as done, by its participant's word or a person's. What is stuck on another step stays so.
 pub(crate) fn passed(draft: &mut Draft<'_>, step: &str) {
     if draft.is_pivot(step) {
         commit(draft);
     }
-    advance(draft);
+    if draft.saga.stuck.is_none() {
+        advance(draft);
+    }
 }
 
 /// The pivot was executed: the saga stands.
@@ -74,17 +76,22 @@ pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str, message: &s
     turned_down(draft, step, code, message);
 }
 
-/// What follows from a refusal. Once the saga stands, a step before the pivot can only refuse when it was asked again because
-/// its participant had contradicted itself: it is owed like one behind the pivot.
+/// What follows from a refusal. Once the saga stands nothing is undone. A new effect is only offered where nothing was ever
+/// said to have been made: a step before the pivot is asked again then only because its participant had contradicted itself.
 fn turned_down(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
+    let contradicted = draft.saga.steps[step].contradicted;
     match (kind(draft, step), draft.saga.decision) {
         (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, None) => {
             let failure = Failure { step: Some(step.to_owned()), code: code.to_owned(), message: message.to_owned() };
             compensation::turn_back(draft, failure);
         }
-        (Kind::Retriable, _) | (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, Some(_)) => {
+        (Kind::Retriable, _) if !contradicted => {
             let text = format!("refused with `{code}`, but the saga stands; mend the cause and retry, or skip");
             draft.stick(Cause::RefusedAfterPivot, step, Verb::Execute, &text);
+        }
+        (Kind::Retriable, _) | (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, Some(_)) => {
+            let text = format!("refused with `{code}` after it was said to be made; find out by hand what stands");
+            draft.stick(Cause::ContractViolation, step, Verb::Execute, &text);
         }
     }
 }

@@ -232,6 +232,9 @@ pub struct StepState {
     /// What is known about its undoing.
     #[serde(default, skip_serializing_if = "Undo::is_open")]
     pub undo: Undo,
+    /// Its participant has said of the effect both that it was made and that it was not: neither is knowledge any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub contradicted: bool,
 }
 
 fn is_zero(n: &u32) -> bool {

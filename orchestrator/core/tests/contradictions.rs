@@ -6,8 +6,8 @@ mod common;
 use common::{Desk, at_pivot, nothing_to_undo, outputs};
 use saga_core::state::Cause;
 use saga_core::{Action, Decision, Ignored, Refusal, Status};
-use saga_defs::Outcome;
 use saga_defs::Verb::{Compensate, Execute};
+use saga_defs::{Command, Outcome};
 use serde_json::json;
 
 #[test]
@@ -163,12 +163,16 @@ fn stands_but_contradicted() -> Desk {
 }
 
 #[test]
-fn what_refuses_again_after_the_decision_takes_nothing_back() {
+fn what_refuses_again_after_the_decision_takes_nothing_back_and_makes_nothing_twice() {
     let mut desk = stands_but_contradicted();
-    desk.operate(Action::Retry).expect("is possible");
-    desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
-    desk.stuck(Cause::RefusedAfterPivot, "booking");
-    desk.ends(Status::Stuck, Some(Decision::Committed));
+    let first = desk.sent[0].key;
+    for _ in 0..2 {
+        desk.operate(Action::Retry).expect("is possible");
+        assert_eq!(desk.expect("booking", Execute).key, first, "the effect may stand under it");
+        desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
+        desk.stuck(Cause::ContractViolation, "booking");
+        desk.ends(Status::Stuck, Some(Decision::Committed));
+    }
     desk.operate(Action::Retry).expect("is possible");
     desk.succeed("booking");
     desk.succeed("notify");
@@ -199,11 +203,13 @@ fn what_refuses_while_the_pivot_is_unknown_asks_the_fence_first() {
         let fence = desk.expect("confirmation", Compensate);
         if stands {
             desk.reply(&fence, Outcome::refused("already_executed", ""));
-            desk.stuck(Cause::RefusedAfterPivot, "booking");
+            desk.stuck(Cause::ContractViolation, "booking");
             desk.ends(Status::Stuck, Some(Decision::Committed));
         } else {
             desk.reply(&fence, nothing_to_undo());
             desk.undo("payment");
+            // It was said to be made and refused: it is undone in any case.
+            desk.undo("booking");
             desk.ends(Status::Compensated, Some(Decision::Undone));
         }
     }
@@ -238,4 +244,74 @@ fn what_was_refused_and_then_made_is_asked_again_and_not_made_twice() {
     assert_eq!(desk.expect("notify", Execute).key, notify.key, "the effect that may stand is asked for");
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+/// A booking whose first step was contradicted and is asked again, while its pivot is under way.
+fn asked_again_at_pivot() -> (Desk, Command, Command) {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.expect("booking", Execute);
+    (desk, reserve, confirm)
+}
+
+#[test]
+fn while_the_fence_is_asked_nobody_else_is_waited_for() {
+    let (mut desk, reserve, confirm) = asked_again_at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    assert_eq!(desk.reply(&reserve, Outcome::Retry { after_ms: 1 }), Some(Ignored::Duplicate));
+    assert_eq!(desk.saga.waiting().map(|(step, verb, _)| (step, verb)), Some(("confirmation", Compensate)));
+    desk.reply(&fence, Outcome::refused("already_executed", ""));
+    desk.ends(Status::Running, Some(Decision::Committed));
+    desk.succeed("booking");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+#[test]
+fn what_was_made_and_refused_is_in_the_plan() {
+    let (mut desk, reserve, _) = asked_again_at_pivot();
+    desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
+    desk.expect("confirmation", Compensate);
+    desk.reply(&reserve, Outcome::succeeded(outputs("booking")));
+    desk.stuck(Cause::ContractViolation, "booking");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_pivot_that_contradicts_its_fence_is_not_asked_again_while_others_are_undone() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.expect("payment", Compensate);
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    assert!(matches!(desk.operate(Action::Retry), Err(Refusal::NotAllowed { .. })));
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_verdict_of_another_step_moves_nothing_that_is_stuck() {
+    let (mut desk, _, confirm) = asked_again_at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.silence("booking", Execute);
+    desk.stuck(Cause::AttemptsExhausted, "booking");
+    let sent = desk.sent.len();
+    assert_eq!(desk.reply(&confirm, Outcome::succeeded(outputs("confirmation"))), None);
+    desk.stuck(Cause::AttemptsExhausted, "booking");
+    assert_eq!(desk.sent.len(), sent);
 }
