@@ -127,11 +127,15 @@ impl Engine {
             return Ok(StartAnswer::UnknownDefinition);
         };
         let problems = loaded.input_problems(&request.input);
-        if !problems.is_empty() {
-            return Ok(StartAnswer::BadInput(problems));
-        }
         let (answer, verdict) = oneshot::channel();
         let work = start_work(request, loaded, answer);
+        if !problems.is_empty() {
+            // It may have fitted the version that was the newest when it was asked first.
+            return match self.shared.store.started(&work.start_key).await? {
+                Some((saga_id, fingerprint)) => self.known(saga_id, fingerprint == work.fingerprint).await,
+                None => Ok(StartAnswer::BadInput(problems)),
+            };
+        }
         // Replies and timers of sagas under way come before new sagas.
         let worker = self.shared.worker(route(&work.start_key));
         if worker.capacity() <= self.shared.options.queue / 4 {
@@ -145,16 +149,21 @@ impl Engine {
             StartVerdict::Created(snapshot, watch) => {
                 Ok(StartAnswer::Started(Box::new(Started { snapshot: *snapshot, replayed: false, watch })))
             }
-            StartVerdict::KeyTaken { same: false, .. } => Ok(StartAnswer::KeyReused),
-            StartVerdict::KeyTaken { saga_id, same: true } => {
-                let watch = self.shared.hints.watch(saga_id);
-                match self.get(saga_id).await? {
-                    Some(snapshot) => Ok(StartAnswer::Started(Box::new(Started { snapshot, replayed: true, watch }))),
-                    None => Ok(StartAnswer::Gone { saga_id }),
-                }
-            }
+            StartVerdict::KeyTaken { saga_id, same } => self.known(saga_id, same).await,
             StartVerdict::BusinessKeyTaken { saga_id } => Ok(StartAnswer::BusinessKeyTaken { saga_id }),
         }
+    }
+
+    /// What becomes of a start whose key started this saga before, by the same request or by another.
+    async fn known(&self, saga_id: Uuid, same: bool) -> Result<StartAnswer, Error> {
+        if !same {
+            return Ok(StartAnswer::KeyReused);
+        }
+        let watch = self.shared.hints.watch(saga_id);
+        Ok(match self.get(saga_id).await? {
+            Some(snapshot) => StartAnswer::Started(Box::new(Started { snapshot, replayed: true, watch })),
+            None => StartAnswer::Gone { saga_id },
+        })
     }
 
     /// Puts an operation to a saga.

@@ -7,17 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator::{Engine, OperateRequest, Operated, Options, Snapshot, StartAnswer, StartRequest, Started};
+use orchestrator::{
+    Engine, OperateRequest, Operated, Options, SeededEntropy, Snapshot, StartAnswer, StartRequest, Started,
+};
 use runtime::Tasks;
 use saga_core::state::{CancelOutcome, Cause};
 use saga_core::{Action, Decision, Refusal, Status};
-use saga_defs::catalog::Catalog;
+use saga_defs::catalog::{self, Catalog};
 use saga_defs::{Command, Outcome, Verb, message};
 use saga_store::{Fault, MemoryStore, Store};
 use serde_json::{Value, json};
 use support::{LIMIT, World, request};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use transport::in_process::InProcess;
 use transport::{Consumer, Message, Publisher, Queue, Transport};
 use uuid::Uuid;
 
@@ -418,4 +421,31 @@ async fn what_another_instance_published_just_now_can_be_started() {
     let started = tokio::join!(desk.engine.begin(of("later")), desk.engine.begin(of("nowhere")));
     assert!(matches!(started.0.expect("an answer"), StartAnswer::Started(_)));
     assert!(matches!(started.1.expect("an answer"), StartAnswer::UnknownDefinition));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_start_finds_its_saga_though_its_input_fits_no_more() {
+    let desk = Desk::new().await;
+    let saga = desk.start().await;
+    let mut stricter = catalog::booking();
+    stricter.version += 1;
+    stricter.input["required"] = json!(["nothing that was given"]);
+    let mut catalog = Catalog::built_in();
+    catalog.add(catalog::Loaded::new(stricter).expect("it keeps the rules")).expect("it is new");
+    let transport = InProcess::new(&transport::in_process::Options {
+        queues: transport::topology::queues(["booking"]),
+        capacity: 8,
+        faults: None,
+    });
+    let (store, entropy) = (Arc::clone(&desk.store) as Arc<dyn Store>, Arc::new(SeededEntropy::new(8)));
+    let newer =
+        Engine::start(store, &transport, &catalog, entropy, &desk.tasks, Options::default()).await.expect("it starts");
+
+    let again = newer.begin(request("one")).await.expect("an answer");
+    let StartAnswer::Started(again) = again else { panic!("{again:?}") };
+    assert!(again.replayed && again.snapshot.header.id == saga.header.id);
+    let mut other = request("one");
+    other.input["payment_method"] = json!("tok_other");
+    assert!(matches!(newer.begin(other).await.expect("an answer"), StartAnswer::KeyReused));
+    assert!(matches!(newer.begin(request("two")).await.expect("an answer"), StartAnswer::BadInput(_)));
 }

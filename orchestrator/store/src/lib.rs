@@ -78,6 +78,9 @@ pub trait Store: Retention + fmt::Debug {
     /// Commits transitions: winners whole, losers not at all.
     async fn commit(&self, batch: Batch) -> Result<Committed, Error>;
 
+    /// The saga that was started with this key, and the digest of what was asked.
+    async fn started(&self, key: &StartKey) -> Result<Option<(Uuid, String)>, Error>;
+
     /// Those of these sagas whose history has a row of this commit.
     async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error>;
 

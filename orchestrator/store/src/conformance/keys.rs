@@ -34,6 +34,10 @@ pub(super) async fn a_start_key_is_taken_once(world: &World) {
     }
     world.win(&[world.refuse(&first)]).await;
     assert_eq!(world.commit_one(&again).await, taken, "a start key outlives its saga");
+
+    let started = async |key: &StartKey| world.store.started(key).await.expect("the store answers");
+    assert_eq!(started(start_key(&mut again)).await, Some((first.header.id, "asked".to_owned())));
+    assert_eq!(started(start_key(&mut world.start())).await, None, "nothing was started with it");
 }
 
 pub(super) async fn a_business_key_is_taken_while_its_saga_is_open(world: &World) {

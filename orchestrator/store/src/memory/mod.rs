@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, Leaving, LetterFilter, LetterSummary, Loaded,
-    OutboxLoad, OutboxMessage, PublishedDefinition, Retention, Settlement, Store, Summary,
+    OutboxLoad, OutboxMessage, PublishedDefinition, Retention, Settlement, StartKey, Store, Summary,
 };
 
 use tables::Tables;
@@ -185,6 +185,11 @@ impl Store for MemoryStore {
         };
         yield_now().await;
         answer
+    }
+
+    async fn started(&self, key: &StartKey) -> Result<Option<(Uuid, String)>, Error> {
+        yield_now().await;
+        Ok(self.tables().started(key))
     }
 
     async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {

@@ -124,6 +124,10 @@ impl Tables {
         Ok(())
     }
 
+    pub(super) fn started(&self, key: &StartKey) -> Option<(Uuid, String)> {
+        self.start_keys.get(key).map(|taken| (taken.by, taken.fingerprint.clone()))
+    }
+
     fn judge(&self, next: &Transition) -> Outcome {
         let Header { id, tenant, key, .. } = &*next.header;
         match &next.guard {

@@ -18,7 +18,7 @@ use dialect::Dialect;
 
 use crate::{
     Batch, Committed, Error, Filter, HistoryRow, KeptLetter, LateReply, Leaving, LetterFilter, LetterSummary, Loaded,
-    OutboxLoad, OutboxMessage, PublishedDefinition, Retention, Settlement, Store, Summary,
+    OutboxLoad, OutboxMessage, PublishedDefinition, Retention, Settlement, StartKey, Store, Summary,
 };
 
 /// Sets as one bound parameter.
@@ -148,6 +148,10 @@ impl Store for SqlStore {
 
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
         commit::commit(&self.db, &self.dialect, &batch, self.writing).await
+    }
+
+    async fn started(&self, key: &StartKey) -> Result<Option<(Uuid, String)>, Error> {
+        query::started(self, key).await
     }
 
     async fn committed(&self, commit_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {

@@ -1,4 +1,4 @@
-//! Questions from columns alone: commits, answers, history, lists, counts.
+//! Questions from columns alone: starts, commits, answers, history, lists, counts.
 
 use saga_core::Status;
 use saga_defs::Timestamp;
@@ -9,11 +9,28 @@ use uuid::Uuid;
 use super::load::{HEADER, HeaderRow};
 use super::words::{parse, word};
 use super::{SqlStore, set_sql, signed, unsigned};
-use crate::{Error, Filter, HistoryRow, Summary};
+use crate::{Error, Filter, HistoryRow, StartKey, Summary};
 
 #[derive(FromQueryResult)]
 struct SagaId {
     saga_id: Uuid,
+}
+
+#[derive(FromQueryResult)]
+struct StartedBy {
+    saga_id: Uuid,
+    fingerprint: String,
+}
+
+pub(super) async fn started(store: &SqlStore, key: &StartKey) -> Result<Option<(Uuid, String)>, Error> {
+    let select = Query::select()
+        .columns(["saga_id", "fingerprint"])
+        .from("start_keys")
+        .and_where(Expr::col("tenant").eq(&key.tenant))
+        .and_where(Expr::col("principal").eq(&key.principal))
+        .and_where(Expr::col("key").eq(&key.key))
+        .to_owned();
+    Ok(store.read::<StartedBy, _>(&select).await?.pop().map(|row| (row.saga_id, row.fingerprint)))
 }
 
 /// Found through the sagas: an index of commits would cost each commit more than asking ever saves.
