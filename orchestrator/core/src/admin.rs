@@ -69,13 +69,17 @@ pub fn possible(saga: &Saga, name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Sends the stuck command again, with a new budget.
+/// Sends the stuck command again, with a new budget. On the way forward a step before it comes first that is not done.
 fn retry(draft: &mut Draft<'_>) {
     let Some(stuck) = draft.saga.stuck.clone() else { return };
-    match draft.saga.phase {
+    match (&draft.saga.phase, stuck.verb) {
         // Nothing goes on before the pivot's fate is known, whatever the trouble was about.
-        Phase::Fencing => ask_fence_again(draft),
-        Phase::Forward | Phase::Undoing(_) | Phase::Ended(_) => {
+        (Phase::Fencing, _) => ask_fence_again(draft),
+        (Phase::Forward, Verb::Execute) => {
+            draft.emit(Event::Renewed { step: stuck.step, verb: stuck.verb });
+            forward::advance(draft);
+        }
+        (Phase::Forward | Phase::Undoing(_) | Phase::Ended(_), _) => {
             draft.emit(Event::Renewed { step: stuck.step.clone(), verb: stuck.verb });
             draft.send(&stuck.step, stuck.verb);
         }

@@ -64,10 +64,13 @@ pub(crate) fn next(draft: &mut Draft<'_>) {
     }
 }
 
-/// The effect is gone, or a tombstone keeps it from ever being made.
+/// The effect is gone, or a tombstone keeps it from ever being made. What is stuck on another step stays so, and one step
+/// at a time is asked.
 pub(crate) fn compensated(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bool) {
     draft.emit(Event::Compensated { step: step.to_owned(), nothing_to_undo });
-    next(draft);
+    if draft.saga.stuck.is_none() && draft.saga.waiting().is_none() {
+        next(draft);
+    }
 }
 
 /// The same, while the saga is held for a person: known, but nothing moves.

@@ -174,6 +174,11 @@ fn quiet(saga: &mut Saga) {
 }
 
 fn late(step: &mut StepState, verb: Verb, fact: &Fact) {
+    step.contradicted |= match (verb, fact, &step.effect) {
+        (Verb::Execute, Fact::Succeeded(_), effect) => matches!(effect, Effect::Refused(_)),
+        (Verb::Execute, Fact::Refused(_), effect) => matches!(effect, Effect::Succeeded(_)),
+        (Verb::Compensate, Fact::Succeeded(_) | Fact::Refused(_), _) => false,
+    };
     match (verb, fact) {
         (Verb::Execute, Fact::Succeeded(output)) => step.effect = Effect::Succeeded(output.clone()),
         (Verb::Execute, Fact::Refused(code)) => step.effect = Effect::Refused(code.clone()),
@@ -184,8 +189,10 @@ fn late(step: &mut StepState, verb: Verb, fact: &Fact) {
 
 fn hold(saga: &mut Saga, stuck: Stuck) {
     quiet(saga);
-    let state = entry(saga, &stuck.step);
-    state.contradicted |= stuck.cause == Cause::ContractViolation && state.effect != Effect::Unknown;
+    // A step may be stuck before it was ever sent.
+    if let Some(state) = saga.steps.get_mut(&stuck.step) {
+        state.contradicted |= stuck.cause == Cause::ContractViolation && state.effect != Effect::Unknown;
+    }
     saga.stuck = Some(stuck);
 }
 

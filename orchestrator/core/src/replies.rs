@@ -243,8 +243,14 @@ fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {
 
 /// Two words of a participant that can't both be true. Nothing is guessed: a person looks at it.
 fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcome) -> Option<Ignored> {
-    if is_contradicted(draft) {
-        return Some(Ignored::Duplicate);
+    if let Some(stuck) = draft.saga.stuck.clone().filter(|stuck| stuck.cause == Cause::ContractViolation) {
+        let other = stuck.step != step && verb == Verb::Execute;
+        let fact = fact(outcome).filter(|_| other);
+        return fact.map_or(Some(Ignored::Duplicate), |fact| {
+            // One thing after the other for a person; but what was said of this step is no knowledge any more.
+            late(draft, step, verb, fact);
+            None
+        });
     }
     // What a retry asks again: on the way back the undo, on the way forward the effect.
     let again = match draft.saga.phase {
@@ -258,6 +264,14 @@ fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcom
     let text = format!("`{verb}` of `{step}` now says `{said}`, against what was known; find out by hand what stands");
     draft.stick(Cause::ContractViolation, step, again, &text);
     None
+}
+
+fn fact(outcome: &Outcome) -> Option<Fact> {
+    match outcome {
+        Outcome::Succeeded { output } => Some(Fact::Succeeded(output.clone())),
+        Outcome::Refused { code, .. } => Some(Fact::Refused(code.clone())),
+        Outcome::Retry { .. } => None,
+    }
 }
 
 /// A person has a contradiction in hand already.

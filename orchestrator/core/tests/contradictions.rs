@@ -315,3 +315,76 @@ fn a_verdict_of_another_step_moves_nothing_that_is_stuck() {
     desk.stuck(Cause::AttemptsExhausted, "booking");
     assert_eq!(desk.sent.len(), sent);
 }
+
+#[test]
+fn a_second_contradiction_is_remembered_while_the_first_is_in_hand() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    let charge = desk.expect("payment", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&charge, Outcome::refused("card_declined", "")), None);
+    assert_eq!(desk.reply(&charge, Outcome::succeeded(outputs("payment"))), None);
+    desk.stuck(Cause::ContractViolation, "booking");
+    desk.operate(Action::Compensate).expect("is possible");
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_retry_asks_first_for_what_comes_before() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    desk.succeed("confirmation");
+    let notify = desk.expect("notify", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.expect("booking", Execute);
+    desk.reply(&notify, Outcome::refused("no_channel", ""));
+    desk.stuck(Cause::RefusedAfterPivot, "notify");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.succeed("booking");
+    assert_ne!(desk.succeed("notify").key, notify.key);
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+#[test]
+fn an_undo_asks_one_step_at_a_time_and_nobody_while_another_is_stuck() {
+    let undoing = || {
+        let mut desk = at_pivot();
+        let reserve = desk.sent[0].clone();
+        desk.operate(Action::Cancel).expect("is stored");
+        desk.answer("confirmation", Compensate, nothing_to_undo());
+        let refund = desk.expect("payment", Compensate);
+        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+        desk.stuck(Cause::ContractViolation, "booking");
+        desk.operate(Action::Retry).expect("is possible");
+        desk.expect("booking", Compensate);
+        (desk, refund)
+    };
+    let (mut desk, refund) = undoing();
+    desk.reply(&refund, Outcome::succeeded(json!({})));
+    let sent = desk.sent.len();
+    desk.undo("booking");
+    assert_eq!(desk.sent.len(), sent, "nothing was asked beside it");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+
+    let (mut desk, refund) = undoing();
+    desk.silence("booking", Compensate);
+    desk.stuck(Cause::CompensationExhausted, "booking");
+    desk.reply(&refund, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::CompensationExhausted, "booking");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_step_that_is_stuck_before_it_was_sent_is_not_counted_as_sent() {
+    let mut desk = Desk::booking();
+    desk.answer("booking", Execute, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::PayloadMapping, "payment");
+    assert!(!desk.saga.steps.contains_key("payment"));
+}
