@@ -7,7 +7,7 @@ use common::{Desk, at_pivot, nothing_to_undo, outputs};
 use saga_core::state::Cause;
 use saga_core::{Action, Decision, Ignored, Refusal, Status};
 use saga_defs::Verb::{Compensate, Execute};
-use saga_defs::{Command, Outcome};
+use saga_defs::{Command, Outcome, catalog};
 use serde_json::json;
 
 #[test]
@@ -350,34 +350,46 @@ fn a_retry_asks_first_for_what_comes_before() {
     desk.ends(Status::Completed, Some(Decision::Committed));
 }
 
-#[test]
-fn an_undo_asks_one_step_at_a_time_and_nobody_while_another_is_stuck() {
-    let undoing = || {
-        let mut desk = at_pivot();
-        let reserve = desk.sent[0].clone();
-        desk.operate(Action::Cancel).expect("is stored");
-        desk.answer("confirmation", Compensate, nothing_to_undo());
-        let refund = desk.expect("payment", Compensate);
-        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-        desk.stuck(Cause::ContractViolation, "booking");
-        desk.operate(Action::Retry).expect("is possible");
-        desk.expect("booking", Compensate);
-        (desk, refund)
-    };
-    let (mut desk, refund) = undoing();
-    desk.reply(&refund, Outcome::succeeded(json!({})));
-    let sent = desk.sent.len();
-    desk.undo("booking");
-    assert_eq!(desk.sent.len(), sent, "nothing was asked beside it");
-    desk.ends(Status::Compensated, Some(Decision::Undone));
+/// A saga without a pivot that is being undone; its first step was contradicted and is asked again, beside its last one.
+fn two_are_asked_to_undo() -> (Desk, Command) {
+    let mut definition = catalog::booking();
+    definition.steps.iter_mut().for_each(|step| step.pivot = false);
+    let mut desk = Desk::with(definition);
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    desk.succeed("confirmation");
+    desk.operate(Action::Cancel).expect("is granted");
+    let last = desk.expect("notify", Compensate);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.expect("booking", Compensate);
+    (desk, last)
+}
 
-    let (mut desk, refund) = undoing();
+#[test]
+fn an_undo_asks_nobody_else_while_one_is_asked() {
+    let (mut desk, last) = two_are_asked_to_undo();
+    desk.reply(&last, nothing_to_undo());
+    desk.undo("booking");
+    desk.undo("confirmation");
+    desk.undo("payment");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn an_undo_asks_nobody_while_another_is_stuck() {
+    let (mut desk, last) = two_are_asked_to_undo();
     desk.silence("booking", Compensate);
     desk.stuck(Cause::CompensationExhausted, "booking");
-    desk.reply(&refund, Outcome::succeeded(json!({})));
+    let sent = desk.sent.len();
+    desk.reply(&last, nothing_to_undo());
     desk.stuck(Cause::CompensationExhausted, "booking");
+    assert_eq!(desk.sent.len(), sent);
     desk.operate(Action::Retry).expect("is possible");
     desk.undo("booking");
+    desk.undo("confirmation");
+    desk.undo("payment");
     desk.ends(Status::Compensated, Some(Decision::Undone));
 }
 
