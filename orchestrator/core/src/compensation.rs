@@ -9,7 +9,7 @@ use saga_defs::{Kind, Verb};
 use crate::draft::Draft;
 use crate::event::Event;
 use crate::forward;
-use crate::state::{Cause, Decision, Effect, End, Failure, Phase, Undo};
+use crate::state::{Cause, Decision, Effect, End, Failure, Phase, StepState, Undo};
 
 /// Leaves the forward way: through the fence when the pivot's fate is unknown, else at once.
 pub(crate) fn turn_back(draft: &mut Draft<'_>, failure: Failure) {
@@ -57,8 +57,9 @@ pub(crate) fn next(draft: &mut Draft<'_>) {
     match open {
         Some(step) => draft.send(&step, Verb::Compensate),
         None => {
-            let asked = draft.saga.steps.values().any(|step| step.compensate.sent > 0);
-            draft.decide(if asked { Decision::Undone } else { Decision::Refused });
+            // Also what a person undid before anybody was asked.
+            let undone = |step: &StepState| step.compensate.sent > 0 || step.undo == Undo::Skipped;
+            draft.decide(if draft.saga.steps.values().any(undone) { Decision::Undone } else { Decision::Refused });
             draft.end(End::Compensated);
         }
     }

@@ -439,6 +439,19 @@ fn nothing_is_sent_after_the_dedupe_window() {
 }
 
 #[test]
+fn what_a_person_undid_is_undone_though_nobody_was_asked() {
+    let mut definition = catalog::booking();
+    definition.dedupe_window_ms = 60_000;
+    let mut desk = Desk::with(definition);
+    desk.now = desk.now.plus_ms(60_000);
+    desk.operate(Action::Cancel).expect("is possible");
+    desk.stuck(Cause::DedupeWindowOver, "booking");
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    assert!(desk.sent.iter().all(|command| command.verb == Execute));
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
 fn an_early_wake_up_changes_nothing() {
     let mut desk = Desk::booking();
     assert_eq!(desk.put(&Input::Tick), Ok(Some(Ignored::NotDue)));
