@@ -63,13 +63,13 @@ fn read(delivery: &Delivery) -> DeadLetter {
 
 /// Keeps letters, then settles their receipts. Those that are not kept when the engine stops come again.
 async fn keep(shared: &Shared, batch: Vec<Aside>) {
-    for letter in keep::keep(shared, in_parts(batch)).await {
+    for letter in keep::keep(shared, bundles(batch)).await {
         tracing::error!(?letter, "a dead letter can't be kept and stays in its queue");
     }
 }
 
 /// Letters that may be kept together, the first ones last.
-fn in_parts(batch: Vec<Aside>) -> Vec<Vec<Aside>> {
+fn bundles(batch: Vec<Aside>) -> Vec<Vec<Aside>> {
     let mut parts: Vec<Vec<Aside>> = Vec::new();
     let mut bytes = 0;
     for aside in batch.into_iter().rev() {
@@ -115,7 +115,7 @@ mod tests {
             receipt: Receipt::new(1, 1, acknowledge.clone()),
         };
         let half = KEEP_BYTES_MAX / 2;
-        let parts = in_parts([1, half, half, 2 * KEEP_BYTES_MAX, 2, 3].map(aside).into());
+        let parts = bundles([1, half, half, 2 * KEEP_BYTES_MAX, 2, 3].map(aside).into());
         let sizes = |part: &Vec<Aside>| part.iter().map(|aside| aside.letter.body.len()).collect::<Vec<_>>();
         let in_turn: Vec<Vec<usize>> = parts.iter().rev().map(sizes).collect();
         assert_eq!(in_turn, [vec![1], vec![half, half], vec![2 * KEEP_BYTES_MAX], vec![2, 3]]);

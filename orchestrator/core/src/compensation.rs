@@ -1,8 +1,7 @@
 //! The way back: the fence that finds out about the pivot, and the frozen undo plan.
 //!
-//! Must hold: the plan holds every effect ever sent and not known refused, and every one that was said to be made and
-//! refused, in reverse order, and never changes once
-//! the first `compensate` has left; the pivot is never in it, because its fate is known before.
+//! Must hold: the plan holds every effect ever sent and not known refused, contradicted ones included, in reverse order, and
+//! never changes once the first `compensate` has left; the pivot is never in it, because its fate is known before.
 
 use saga_defs::{Kind, Verb};
 
@@ -15,7 +14,10 @@ use crate::state::{Cause, Decision, Effect, End, Failure, Phase, StepState, Undo
 pub(crate) fn turn_back(draft: &mut Draft<'_>, failure: Failure) {
     let pivot = draft.definition().steps.iter().find(|step| step.pivot);
     let unknown = pivot.filter(|pivot| {
-        draft.saga.step(&pivot.name).is_some_and(|state| state.execute.sent > 0 && state.effect == Effect::Unknown)
+        draft
+            .saga
+            .step(&pivot.name)
+            .is_some_and(|state| state.execute.sent > 0 && (state.effect == Effect::Unknown || state.contradicted))
     });
     match unknown {
         Some(pivot) => fence(draft, &pivot.name, failure),

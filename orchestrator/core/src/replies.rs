@@ -243,14 +243,16 @@ fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {
 
 /// Two words of a participant that can't both be true. Nothing is guessed: a person looks at it.
 fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcome) -> Option<Ignored> {
-    if let Some(stuck) = draft.saga.stuck.clone().filter(|stuck| stuck.cause == Cause::ContractViolation) {
-        let other = stuck.step != step && verb == Verb::Execute;
-        let fact = fact(outcome).filter(|_| other);
-        return fact.map_or(Some(Ignored::Duplicate), |fact| {
+    if is_contradicted(draft) {
+        let elsewhere = draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.step != step);
+        return match (verb, fact(outcome)) {
             // One thing after the other for a person; but what was said of this step is no knowledge any more.
-            late(draft, step, verb, fact);
-            None
-        });
+            (Verb::Execute, Some(fact)) if elsewhere => {
+                late(draft, step, verb, fact);
+                None
+            }
+            (Verb::Execute | Verb::Compensate, _) => Some(Ignored::Duplicate),
+        };
     }
     // What a retry asks again: on the way back the undo, on the way forward the effect.
     let again = match draft.saga.phase {

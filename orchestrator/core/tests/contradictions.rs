@@ -150,6 +150,18 @@ fn a_pivot_verdict_while_held_for_a_person_still_commits() {
     desk.ends(Status::Completed, Some(Decision::Committed));
 }
 
+/// A booking whose first step was contradicted and is asked again, while its pivot is under way.
+fn asked_again_at_pivot() -> (Desk, Command, Command) {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.expect("booking", Execute);
+    (desk, reserve, confirm)
+}
+
 /// A saga that stands, whose first step said that it was made and then that it was not.
 fn stands_but_contradicted() -> Desk {
     let mut desk = Desk::booking();
@@ -193,12 +205,7 @@ fn silence_after_the_decision_takes_nothing_back() {
 #[test]
 fn what_refuses_while_the_pivot_is_unknown_asks_the_fence_first() {
     for stands in [false, true] {
-        let mut desk = Desk::booking();
-        let reserve = desk.succeed("booking");
-        desk.succeed("payment");
-        desk.expect("confirmation", Execute);
-        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-        desk.operate(Action::Retry).expect("is possible");
+        let (mut desk, ..) = asked_again_at_pivot();
         desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
         let fence = desk.expect("confirmation", Compensate);
         if stands {
@@ -217,12 +224,7 @@ fn what_refuses_while_the_pivot_is_unknown_asks_the_fence_first() {
 
 #[test]
 fn silence_while_the_pivot_is_unknown_asks_the_fence_first() {
-    let mut desk = Desk::booking();
-    let reserve = desk.succeed("booking");
-    desk.succeed("payment");
-    desk.expect("confirmation", Execute);
-    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-    desk.operate(Action::Retry).expect("is possible");
+    let (mut desk, ..) = asked_again_at_pivot();
     desk.silence("booking", Execute);
     let fence = desk.expect("confirmation", Compensate);
     desk.reply(&fence, nothing_to_undo());
@@ -244,18 +246,6 @@ fn what_was_refused_and_then_made_is_asked_again_and_not_made_twice() {
     assert_eq!(desk.expect("notify", Execute).key, notify.key, "the effect that may stand is asked for");
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
-}
-
-/// A booking whose first step was contradicted and is asked again, while its pivot is under way.
-fn asked_again_at_pivot() -> (Desk, Command, Command) {
-    let mut desk = Desk::booking();
-    let reserve = desk.succeed("booking");
-    desk.succeed("payment");
-    let confirm = desk.expect("confirmation", Execute);
-    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-    desk.operate(Action::Retry).expect("is possible");
-    desk.expect("booking", Execute);
-    (desk, reserve, confirm)
 }
 
 #[test]
@@ -330,6 +320,22 @@ fn a_second_contradiction_is_remembered_while_the_first_is_in_hand() {
     desk.undo("payment");
     desk.undo("booking");
     desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_pivot_that_contradicted_itself_while_held_is_fenced() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.ends(Status::Stuck, None);
+    desk.operate(Action::Compensate).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.ends(Status::Running, Some(Decision::Committed));
+    assert!(desk.sent.iter().all(|command| command.verb == Execute || command.step == "confirmation"));
 }
 
 #[test]

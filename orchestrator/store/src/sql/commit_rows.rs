@@ -1,8 +1,8 @@
 //! The rows that a commit hands to its statements; for SQLite as JSON objects whose members the statements name.
 //!
 //! Long texts, which are JSON themselves, lie beside the rows on SQLite: within a row each of their quotes would be escaped,
-//! and read again one by one. Must hold: columns beside `state` are derived from the state and from nothing else; ids are written as plain hex,
-//! which the statements turn into the 16 bytes that are stored.
+//! and read again one by one. Must hold: columns beside `state` are derived from the state and from nothing else; ids are
+//! written as plain hex, which the statements turn into the 16 bytes that are stored.
 
 use saga_defs::Timestamp;
 use serde::Serialize;
