@@ -164,15 +164,24 @@ impl World {
     }
 }
 
-/// Services of its own, whose database has written its log for a while: a server that was made just now creates each
-/// file of the log when it is needed, one that has run for a while uses old ones again.
+/// Services of their own, whose database is as one that has run for a while. A server that was made just now creates each
+/// file of its log when it is needed, and touches each page of its cache for the first time; later both are used again.
 pub(crate) async fn settled_services() -> anyhow::Result<PrivateServices> {
     let services = Services::private().await;
-    let sql = "do $$ begin for n in 1..24 loop perform pg_logical_emit_message(false, '', ''); perform pg_switch_wal(); \
-               end loop; end $$; checkpoint;";
-    services.query(sql).await.context("the database's log")?;
+    services.query(LOG_WRITTEN).await.context("the database's log")?;
+    services.query(CACHE_FILLED).await.context("the database's cache")?;
     Ok(services)
 }
+
+const LOG_WRITTEN: &str = "do $$ begin for n in 1..24 loop perform pg_logical_emit_message(false, '', ''); \
+    perform pg_switch_wal(); end loop; end $$; checkpoint;";
+
+/// With rows of which one fills a page, nearly, as many as the cache has pages.
+const CACHE_FILLED: &str = "create unlogged table filler (body text);
+    alter table filler alter column body set storage plain;
+    insert into filler select repeat('x', 8000)
+        from generate_series(1, (select setting::int from pg_settings where name = 'shared_buffers'));
+    drop table filler; checkpoint;";
 
 /// This program again, in another role.
 pub(crate) async fn children(args: &[&str]) -> anyhow::Result<Process> {

@@ -3,23 +3,20 @@
 //! Not for the row around it (tenant, keys, times of the table). Must hold: a saga that is neither ended nor stuck
 //! waits for something with an instant, see [`Saga::wake_at`].
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use saga_defs::{Timestamp, Verb, ids};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// State of a saga.
+/// State of a saga. Written down, what changes comes before what stays: a database that logs of a row what lies between the
+/// beginning and the end that two versions have in common then logs no step that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saga {
     /// Transitions so far; the compare-and-swap guard and the client's `ETag`.
     pub version: u64,
-    /// Jitter is derived from it.
-    pub seed: u64,
-    /// Undecided then, the saga is undone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_at: Option<Timestamp>,
     /// Where it is heading.
     pub phase: Phase,
     /// What the client may rely on; set once.
@@ -37,11 +34,23 @@ pub struct Saga {
     /// A request to cancel, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<Cancel>,
-    /// Every step that was ever sent or skipped.
-    pub steps: BTreeMap<String, StepState>,
     /// The newest operations, for repeating their answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<Remembered>,
+    /// Every step that was ever sent or skipped.
+    #[serde(serialize_with = "newest_first")]
+    pub steps: BTreeMap<String, StepState>,
+    /// Undecided then, the saga is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<Timestamp>,
+    /// Jitter is derived from it.
+    pub seed: u64,
+}
+
+fn newest_first<S: Serializer>(steps: &BTreeMap<String, StepState>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut steps: Vec<_> = steps.iter().collect();
+    steps.sort_by_key(|(_, step)| Reverse(step.first_sent_at));
+    serializer.collect_map(steps)
 }
 
 /// Where a saga is heading.
@@ -211,15 +220,9 @@ pub enum CancelOutcome {
     TooLate,
 }
 
-/// What is known about one step.
+/// What is known about one step. As in [`Saga`], what changes comes first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepState {
-    /// Counts effects of this step; part of the idempotency key.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub generation: u32,
-    /// When the effect's first command left.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_sent_at: Option<Timestamp>,
     /// How `execute` was asked.
     #[serde(default, skip_serializing_if = "Asked::is_unasked")]
     pub execute: Asked,
@@ -227,7 +230,7 @@ pub struct StepState {
     #[serde(default, skip_serializing_if = "Asked::is_unasked")]
     pub compensate: Asked,
     /// What is known about the effect.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Effect::is_unknown")]
     pub effect: Effect,
     /// What is known about its undoing.
     #[serde(default, skip_serializing_if = "Undo::is_open")]
@@ -235,6 +238,12 @@ pub struct StepState {
     /// Its participant has said of the effect both that it was made and that it was not: neither is knowledge any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub contradicted: bool,
+    /// Counts effects of this step; part of the idempotency key.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+    /// When the effect's first command left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sent_at: Option<Timestamp>,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -299,6 +308,12 @@ pub enum Effect {
     Refused(String),
     /// A person says it counts as made, with this output.
     Skipped(Value),
+}
+
+impl Effect {
+    fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
 }
 
 /// What is known about undoing an effect.

@@ -35,6 +35,21 @@ fn a_booking_that_works() {
 }
 
 #[test]
+fn what_is_over_is_written_last_and_stays_as_it_was() {
+    let mut desk = Desk::booking();
+    let mut texts = Vec::new();
+    for step in ["booking", "payment", "confirmation"] {
+        desk.now = desk.now.plus_ms(1);
+        desk.succeed(step);
+        texts.push(serde_json::to_string(&desk.saga).unwrap());
+    }
+    for (step, pair) in ["booking", "payment"].iter().zip(texts.windows(2)) {
+        let over = pair[0].find(&format!("\"{step}\":{{")).unwrap();
+        assert!(pair[1].ends_with(&pair[0][over..]), "{pair:?}");
+    }
+}
+
+#[test]
 fn a_taken_slot_is_refused_and_nothing_is_undone() {
     let mut desk = Desk::booking();
     desk.answer("booking", Execute, Outcome::refused("slot_taken", ""));
