@@ -13,10 +13,11 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::args::{BurstArgs, Stack};
 use crate::load::Load;
 use crate::meter::Meter;
+use crate::say;
 use crate::world::{Setup, World};
-use crate::{BurstArgs, Stack, say};
 
 /// What the burst is compared with.
 const USUAL_IN_FLIGHT: usize = 256;

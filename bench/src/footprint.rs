@@ -14,9 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::args::FootprintArgs;
 use crate::depth::median;
 use crate::meter::{Group, Meter};
-use crate::{FootprintArgs, say};
+use crate::say;
 
 /// When it counts as never.
 const READY_MAX: Duration = Duration::from_secs(30);

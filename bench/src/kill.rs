@@ -18,10 +18,11 @@ use serde_json::json;
 use testkit::process::Process;
 use tokio::time::Instant;
 
+use crate::args::KillArgs;
 use crate::entry::entry;
 use crate::load::{Arrival, Load};
+use crate::say;
 use crate::world::{self, Setup};
-use crate::{KillArgs, say};
 
 /// How the two orchestrators are set up.
 const SETUP: Setup = Setup { http: false, batch: true, workers: None };

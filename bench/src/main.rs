@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people and scripts")]
 
+mod args;
+
 mod effects_sql;
 
 mod job;
@@ -41,14 +43,16 @@ mod footprint;
 
 mod sleepers;
 
+mod floor_sql;
+
 mod suite;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Parser, Subcommand, ValueEnum};
-
+use args::{Batch, Cli, Command, Entrance, Output, RunArgs, Stack};
+use clap::Parser;
 use depth::Depths;
 use load::{Arrival, Load};
 use meter::Meter;
@@ -62,190 +66,6 @@ use world::{Setup, World};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-#[derive(Debug, Parser)]
-#[command(about = "Measures the engine")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Runs sagas and prints one report.
-    Run(RunArgs),
-    /// Accepts many sagas at once and waits until all have ended; prints times and memory.
-    Burst(BurstArgs),
-    /// Measures beside each other with many finished sagas and with none; prints ratios and what the database touched.
-    Prefilled(prefilled::Args),
-    /// Kills one of two orchestrators with sagas in flight and waits until the other has ended all; prints times.
-    Kill(KillArgs),
-    /// Starts the embedded product; prints the time until it is ready, its memory and its size.
-    Footprint(FootprintArgs),
-    /// Lets many sagas sleep; prints what that costs memory and those that are awake.
-    Sleepers(SleepersArgs),
-    /// Makes all the runs of `docs/benchmarks.md` and writes its tables.
-    Suite {
-        /// Only a short look, with floors, and nothing is written.
-        #[arg(long)]
-        quick: bool,
-        /// How often each run is made; the median is told.
-        #[arg(long, default_value_t = 3)]
-        repeats: usize,
-    },
-    /// The participants of a run, as a process of their own.
-    #[command(hide = true)]
-    Participants {
-        #[arg(long)]
-        postgres: String,
-        #[arg(long)]
-        amqp: String,
-        /// Those of the baseline.
-        #[arg(long)]
-        baseline: bool,
-        #[arg(long, value_enum, default_value_t = Batch::On)]
-        batch: Batch,
-    },
-    /// An orchestrator with clients of its own, as a process of its own.
-    #[command(hide = true)]
-    Orchestrator {
-        #[arg(long)]
-        postgres: String,
-        #[arg(long)]
-        amqp: String,
-        #[arg(long)]
-        in_flight: usize,
-    },
-}
-
-#[derive(Clone, Debug, clap::Args)]
-struct RunArgs {
-    /// What to run on.
-    #[arg(long, value_enum)]
-    stack: Stack,
-    /// Where sagas enter.
-    #[arg(long, value_enum, default_value_t = Entrance::Engine)]
-    entry: Entrance,
-    /// Whether many commands and replies share a message.
-    #[arg(long, value_enum, default_value_t = Batch::On)]
-    batch: Batch,
-    /// So many sagas at a time.
-    #[arg(long, conflicts_with = "rate", required_unless_present = "rate")]
-    in_flight: Option<usize>,
-    /// So many new sagas per second.
-    #[arg(long)]
-    rate: Option<f64>,
-    /// Length of the window.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// Time before the window.
-    #[arg(long, default_value_t = 3.0)]
-    warm_up: f64,
-    /// Share of sagas whose third step refuses.
-    #[arg(long, default_value_t = 0.0)]
-    refusals: f64,
-    /// Runs the baseline, too, and compares.
-    #[arg(long)]
-    baseline: bool,
-    /// Workers of the engine; as many as the product has, unless given.
-    #[arg(long)]
-    workers: Option<usize>,
-    /// Writes so many finished sagas first.
-    #[arg(long, default_value_t = 0)]
-    prefill: u64,
-    /// Tells what each statement costs the database.
-    #[arg(long)]
-    statements: bool,
-    /// Counts the broker's fsyncs with strace, which makes it slow: times of such a run are no figures.
-    #[arg(long)]
-    trace_broker: bool,
-    /// How to print the report.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, clap::Args)]
-struct BurstArgs {
-    /// What to run on.
-    #[arg(long, value_enum)]
-    stack: Stack,
-    /// How many.
-    #[arg(long, default_value_t = 25_000)]
-    sagas: u64,
-}
-
-#[derive(Clone, Copy, Debug, clap::Args)]
-struct KillArgs {
-    /// Sagas in flight at the kill, at least.
-    #[arg(long, default_value_t = 256)]
-    in_flight: usize,
-    /// Time under load before each kill.
-    #[arg(long, default_value_t = 4.0)]
-    warm_up: f64,
-    /// How often; the worst is told.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-}
-
-#[derive(Clone, Debug, clap::Args)]
-struct FootprintArgs {
-    /// The product; by default the one beside this program.
-    #[arg(long)]
-    binary: Option<std::path::PathBuf>,
-    /// How often; the median is told.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Seconds of idling before memory is read.
-    #[arg(long, default_value_t = 10.0)]
-    idle: f64,
-}
-
-#[derive(Clone, Copy, Debug, clap::Args)]
-struct SleepersArgs {
-    /// What to run on.
-    #[arg(long, value_enum)]
-    stack: Stack,
-    /// How many.
-    #[arg(long, default_value_t = 100_000)]
-    sagas: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Stack {
-    /// One process, SQLite, queues in memory.
-    Embedded,
-    /// PostgreSQL and RabbitMQ, started for the run.
-    Services,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Entrance {
-    /// In the engine's own process. A saga counts when it has ended.
-    Engine,
-    /// `POST /v1/sagas` over loopback. A saga counts when it is answered.
-    Http,
-}
-
-impl Entrance {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Engine => "engine",
-            Self::Http => "http",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Batch {
-    On,
-    Off,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
 fn main() -> anyhow::Result<()> {
     let command = Cli::parse().command;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -253,20 +73,6 @@ fn main() -> anyhow::Result<()> {
         runtime.worker_threads(runtime::threads::beside_services());
     }
     runtime.enable_all().build()?.block_on(dispatch(command))
-}
-
-impl Command {
-    /// Whether it measures what runs beside services. It has as many threads then as the product would, whichever side is
-    /// measured.
-    fn is_beside_services(&self) -> bool {
-        match self {
-            Self::Run(RunArgs { stack, .. })
-            | Self::Burst(BurstArgs { stack, .. })
-            | Self::Sleepers(SleepersArgs { stack, .. }) => *stack == Stack::Services,
-            Self::Prefilled(_) | Self::Kill(_) | Self::Participants { .. } | Self::Orchestrator { .. } => true,
-            Self::Footprint(_) | Self::Suite { .. } => false,
-        }
-    }
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<()> {
@@ -277,6 +83,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Kill(args) => kill::run(args).await,
         Command::Footprint(args) => footprint::run(args).await,
         Command::Sleepers(args) => sleepers::run(args).await,
+        Command::Floor(args) => floor_sql::run(args).await,
         Command::Suite { quick: true, .. } => suite::quick(),
         Command::Suite { quick: false, repeats } => suite::full(repeats, &suite::page()),
         Command::Participants { postgres, amqp, baseline, batch } => {

@@ -14,6 +14,7 @@ use sea_orm::sqlx::{Connection, query};
 use serde_json::{Value, json};
 use testkit::services::PrivateServices;
 
+use crate::args::PrefilledArgs;
 use crate::depth::median;
 use crate::load::{Arrival, Entry, Load};
 use crate::sizes::Sizes;
@@ -31,32 +32,7 @@ const APART: u64 = 100_000_000;
 /// Until nothing is under way any more.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Finished sagas on the side that has some.
-    #[arg(long, default_value_t = 1_000_000)]
-    sagas: u64,
-    /// Runs of each side.
-    #[arg(long, default_value_t = 5)]
-    pairs: usize,
-    /// Length of each window.
-    #[arg(long, default_value_t = 8.0)]
-    seconds: f64,
-    /// Time before each window.
-    #[arg(long, default_value_t = 3.0)]
-    warm_up: f64,
-    /// So many sagas at a time.
-    #[arg(long, default_value_t = 256)]
-    in_flight: usize,
-    /// Length of the two windows with and without an open snapshot.
-    #[arg(long, default_value_t = 30.0)]
-    snapshot_seconds: f64,
-    /// Finished sagas of which is computed what they would take.
-    #[arg(long, default_value_t = 100_000_000)]
-    computed_for: u64,
-}
-
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: PrefilledArgs) -> anyhow::Result<()> {
     let setup = Setup { http: false, batch: true, workers: None };
     let (mut empty, mut full) =
         (Side::new(World::on_services(setup).await?), Side::new(World::on_services(setup).await?));
@@ -115,7 +91,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Args {
+impl PrefilledArgs {
     fn load(&self, seconds: f64) -> anyhow::Result<Load> {
         let (warm_up, window) = (Duration::try_from_secs_f64(self.warm_up)?, Duration::try_from_secs_f64(seconds)?);
         Ok(Load { arrival: Arrival::Closed { in_flight: self.in_flight }, warm_up, window, refusals: 0.0 })

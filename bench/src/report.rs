@@ -5,11 +5,11 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::args::{Batch, RunArgs, Stack};
 use crate::depth::Depths;
 use crate::load::Measured;
 use crate::meter::Reading;
 use crate::statements::Statement;
-use crate::{Batch, RunArgs, Stack};
 
 /// One run. Times in milliseconds; costs are per saga that ended in the window, or per thousand where the name says so.
 #[derive(Debug, Serialize)]

@@ -13,11 +13,12 @@ use orchestrator::Engine;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::args::{SleepersArgs, Stack};
 use crate::entry::nap;
 use crate::load::{Arrival, Load};
 use crate::meter::Meter;
+use crate::say;
 use crate::world::{Setup, World};
-use crate::{SleepersArgs, Stack, say};
 
 /// Sleepers started at a time.
 const AT_ONCE: usize = 512;
