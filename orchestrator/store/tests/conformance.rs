@@ -10,6 +10,15 @@ use sea_orm_migration::MigratorTrait;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sqlite_does_what_the_port_says() {
+    put_to_every_case("SQLite", SqlStore::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sqlite_does_so_without_shortcuts() {
+    put_to_every_case("SQLite, longhand", |db| SqlStore::new(db).without_shortcuts()).await;
+}
+
+async fn put_to_every_case(name: &str, store: impl Fn(Db) -> SqlStore) {
     let dir = tempfile::tempdir().unwrap();
     let count = AtomicU32::new(0);
     let races = run_all(async || {
@@ -17,10 +26,10 @@ async fn sqlite_does_what_the_port_says() {
         let clock = Arc::new(ManualClock::default());
         let db = Db::open_sqlite(&path).await.unwrap().with_clock(clock.clone());
         migrations::Engine::up(db.writer(), None).await.unwrap();
-        Fixture { store: Arc::new(SqlStore::new(db)), clock }
+        Fixture { store: Arc::new(store(db)), clock }
     })
     .await;
-    println!("SQLite: {races:?}");
+    println!("{name}: {races:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

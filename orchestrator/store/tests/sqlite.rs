@@ -264,3 +264,21 @@ async fn counting_and_waking_read_the_index_of_open_sagas() {
         assert!(!plan.iter().any(|line| line == "SCAN sagas"), "{text}\n{plan:?}");
     }
 }
+
+#[tokio::test]
+async fn who_wins_is_asked_only_once_somebody_loses() {
+    let world = World::new().await;
+    // Made by the longer script, for as long as the connection lives.
+    let asked = async || {
+        let tables = "select count(*) as n from temp.sqlite_master where name = 'won'";
+        world.row(tables).await.try_get::<i64>("", "n").unwrap() > 0
+    };
+    let start = world.start(1);
+    assert_eq!(world.commit(&start).await.unwrap(), [Outcome::Committed]);
+    let reply = start.commands[0].reply(Verdict::succeeded(json!({"price": 1})));
+    let next = world.next(&start, &Input::Reply(reply), NOW);
+    assert_eq!(world.commit(&next).await.unwrap(), [Outcome::Committed]);
+    assert!(!asked().await);
+    assert_eq!(world.commit(&next).await.unwrap(), [Outcome::Lost]);
+    assert!(asked().await);
+}

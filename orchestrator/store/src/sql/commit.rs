@@ -25,8 +25,8 @@ pub(super) struct Plan<'a> {
     pub(super) planned: Vec<Planned>,
     /// Outbox rows that are done with.
     pub(super) confirmed: &'a [Uuid],
-    /// Whether a transition that is alone is written as a set, too.
-    pub(super) sets_only: bool,
+    /// Whether what there is a shorter text for is written like any other batch, too.
+    pub(super) longhand: bool,
 }
 
 impl Plan<'_> {
@@ -56,7 +56,7 @@ pub(super) async fn commit(db: &Db, dialect: &Dialect, batch: &Batch, writing: W
         planned: messages::plan(batch.commit_id, batch.now, commands),
         in_order,
         confirmed: &batch.confirmed,
-        sets_only: writing.sets_only,
+        longhand: writing.longhand,
     };
     let won = dialect.write(db, &plan).await?;
     let messages = plan.planned.iter().filter_map(|planned| planned.message(|id| won.contains(&id))).collect();

@@ -28,6 +28,20 @@ impl Beside {
         Place(first << 32 | text.len() as u64)
     }
 
+    /// As an outbox row has them: one as it is, several as a JSON array.
+    fn lay_items(&mut self, items: &[(Uuid, String)]) -> Place {
+        let [(_, alone)] = items else {
+            let first = self.0.len();
+            for (index, (_, item)) in items.iter().enumerate() {
+                self.0.push(if index == 0 { '[' } else { ',' });
+                self.0.push_str(item);
+            }
+            self.0.push(']');
+            return Place((first as u64 + 1) << 32 | (self.0.len() - first) as u64);
+        };
+        self.lay(alone)
+    }
+
     pub(super) fn into_text(self) -> String {
         self.0
     }
@@ -221,6 +235,28 @@ impl<'a> Past<'a> {
             operation_id: row.operation_id.map(Uuid::simple),
             format: row.format,
             events: beside.lay(&row.events),
+        }
+    }
+}
+
+/// An outbox row whose commands have all won.
+#[derive(Serialize)]
+pub(super) struct Message<'a> {
+    id: Simple,
+    participant: &'a str,
+    body: Place,
+    due_at: Timestamp,
+    created_at: Timestamp,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn of(message: &'a Planned, now: Timestamp, beside: &mut Beside) -> Self {
+        Self {
+            id: message.id.simple(),
+            participant: &message.participant,
+            body: beside.lay_items(&message.items),
+            due_at: now.plus_ms(HEAD_START_MS),
+            created_at: now,
         }
     }
 }

@@ -69,15 +69,15 @@ pub struct SqlStore {
 struct Writing {
     /// Of sagas.
     format: u16,
-    /// Whether a transition that is alone is written as a set, too.
-    sets_only: bool,
+    /// Whether what there is a shorter text for is written like any other batch, too.
+    longhand: bool,
 }
 
 impl SqlStore {
     /// The store in `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        let writing = Writing { format: saga_core::FORMAT, sets_only: false };
+        let writing = Writing { format: saga_core::FORMAT, longhand: false };
         Self { dialect: Dialect::of(db.backend()), db, writing }
     }
 
@@ -88,10 +88,11 @@ impl SqlStore {
         Self { writing: Writing { format, ..self.writing }, ..self }
     }
 
-    /// With every commit as sets, even that of one transition, for putting both texts to the same tests.
+    /// With every commit written by the text that fits all, even where there is a shorter one, for putting both to the same
+    /// tests.
     #[must_use]
-    pub fn with_sets_only(self) -> Self {
-        Self { writing: Writing { sets_only: true, ..self.writing }, ..self }
+    pub fn without_shortcuts(self) -> Self {
+        Self { writing: Writing { longhand: true, ..self.writing }, ..self }
     }
 
     fn reader(&self) -> &DatabaseConnection {

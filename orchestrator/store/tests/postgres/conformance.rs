@@ -33,6 +33,6 @@ async fn postgres_does_what_the_port_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn postgres_does_the_same_with_sets_of_one() {
-    let races = put_to_every_case(|db| SqlStore::new(db).with_sets_only()).await;
+    let races = put_to_every_case(|db| SqlStore::new(db).without_shortcuts()).await;
     println!("PostgreSQL, sets only: {races:?}");
 }

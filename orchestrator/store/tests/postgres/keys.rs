@@ -41,9 +41,9 @@ async fn known(store: &SqlStore, start: &Transition) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn of_two_starts_with_one_start_key_the_first_wins_and_the_second_learns_of_it() {
-    for sets_only in [false, true] {
+    for longhand in [false, true] {
         for older_first in [true, false] {
-            let world = World::with(sets_only).await;
+            let world = World::with(longhand).await;
             let store = world.instance("reader").await;
             let (mut first, mut second) = (world.start(), world.start());
             second.guard = first.guard.clone();
@@ -63,8 +63,8 @@ async fn of_two_starts_with_one_start_key_the_first_wins_and_the_second_learns_o
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_start_key_is_free_again_when_the_first_start_fails() {
-    for sets_only in [false, true] {
-        let world = World::with(sets_only).await;
+    for longhand in [false, true] {
+        let world = World::with(longhand).await;
         let store = world.instance("reader").await;
         let first = world.start();
         let second = world.start_like(&first);
@@ -79,9 +79,9 @@ async fn a_start_key_is_free_again_when_the_first_start_fails() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn of_two_starts_with_one_business_key_the_first_wins_and_the_second_keeps_its_start_key_free() {
-    for sets_only in [false, true] {
+    for longhand in [false, true] {
         for older_first in [true, false] {
-            let world = World::with(sets_only).await;
+            let world = World::with(longhand).await;
             let store = world.instance("reader").await;
             let (mut first, mut second) = (world.start_about("visit"), world.start_about("visit"));
             if !older_first {
@@ -102,8 +102,8 @@ async fn of_two_starts_with_one_business_key_the_first_wins_and_the_second_keeps
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_business_key_is_free_again_when_the_first_start_fails() {
-    for sets_only in [false, true] {
-        let world = World::with(sets_only).await;
+    for longhand in [false, true] {
+        let world = World::with(longhand).await;
         let (first, second) = (world.start_about("visit"), world.start_about("visit"));
         let [failed, won] = race(&world, &first, &second, true).await;
         assert!(matches!(failed, Err(Error::Bug(_))), "{failed:?}");
@@ -115,8 +115,8 @@ async fn a_business_key_is_free_again_when_the_first_start_fails() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_start_never_waits_for_a_saga_with_its_business_key_that_is_moving() {
-    for sets_only in [false, true] {
-        let world = World::with(sets_only).await;
+    for longhand in [false, true] {
+        let world = World::with(longhand).await;
         let (one, other) = (world.instance("one").await, world.instance("other").await);
         let first = world.start_about("visit");
         assert_eq!(world.commit(&one, std::slice::from_ref(&first)).await, [Outcome::Committed]);

@@ -54,7 +54,7 @@ pub(crate) struct World {
     definition: Definition,
     ids: AtomicU64,
     /// Whether its instances commit what is alone as a set, too.
-    sets_only: bool,
+    longhand: bool,
 }
 
 impl World {
@@ -63,8 +63,8 @@ impl World {
     }
 
     /// For both texts of a commit.
-    pub(crate) async fn with(sets_only: bool) -> Self {
-        Self { sets_only, ..Self::new().await }
+    pub(crate) async fn with(longhand: bool) -> Self {
+        Self { longhand, ..Self::new().await }
     }
 
     pub(crate) async fn on(services: &Services) -> Self {
@@ -74,7 +74,7 @@ impl World {
             clock,
             definition: Definition::from_toml(DEFINITION).unwrap(),
             ids: AtomicU64::new(1),
-            sets_only: false,
+            longhand: false,
         };
         let db = world.open(world.schemas.url(), "migrations").await;
         migrations::up::<migrations::Engine>(db.writer()).await.unwrap();
@@ -108,7 +108,7 @@ impl World {
     /// An instance whose connections take another way.
     pub(crate) async fn instance_at(&self, url: &str, name: &str) -> SqlStore {
         let store = SqlStore::new(self.open(url, name).await);
-        if self.sets_only { store.with_sets_only() } else { store }
+        if self.longhand { store.without_shortcuts() } else { store }
     }
 
     pub(crate) async fn holder(&self) -> Holder {

@@ -198,7 +198,7 @@ pub(in crate::sql) async fn write(db: &Db, fates: &Fates, plan: &Plan<'_>) -> Re
 }
 
 async fn run(db: &Db, plan: &Plan<'_>, forgotten: &[Uuid]) -> Result<BTreeSet<Uuid>, Error> {
-    let one = if plan.sets_only || !forgotten.is_empty() { None } else { One::of(plan) };
+    let one = if plan.longhand || !forgotten.is_empty() { None } else { One::of(plan) };
     let mut tries = 1;
     loop {
         let (text, arguments) = match &one {

@@ -1,6 +1,6 @@
 //! The commit on SQLite: compare-and-swap, starts, history, inputs and outbox of a whole batch in one script.
 //!
-//! Not for deciding. Must hold:
+//! Not for deciding; what most batches are, all of which win, has a shorter script in [`super::smooth_sql`]. Must hold:
 //! - The script is one message to SQLite's thread and one answer: a thread that is woken costs more than a statement.
 //! - Who wins is found before anything is changed for it, in `won`; history, inputs and messages hang on that. There is one
 //!   writer, so that what was found stays so until the end.
@@ -19,23 +19,11 @@ use db::Db;
 use sea_orm::sqlx::Row;
 use uuid::Uuid;
 
+use super::smooth_sql;
 use crate::Error;
 use crate::sql::commit::Plan;
 use crate::sql::commit_rows::{Beside, Change, Input, Item, Key, Past, Start};
 use crate::sql::set_sql::json;
-
-/// The long text whose place a member tells.
-macro_rules! text {
-    ($member:literal) => {
-        concat!(
-            "cast(substr(cast($4 as blob), (value ->> '",
-            $member,
-            "') >> 32, (value ->> '",
-            $member,
-            "') & 0xffffffff) as text)"
-        )
-    };
-}
 
 /// Sagas that exist.
 macro_rules! changed {
@@ -163,6 +151,13 @@ const CHANGE: &str = concat!(changed!(), written!(), done!());
 
 /// Writes a batch; returns the sagas that won.
 pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<Uuid>, Error> {
+    if !plan.longhand {
+        match smooth_sql::write(db, plan).await {
+            // Somebody did not win, or whatever else it is will be met again.
+            Err(db::Error::Bug(_)) => {}
+            smooth => return smooth.map_err(Error::from),
+        }
+    }
     let transitions = || plan.in_order.iter().copied();
     let past = || transitions().flat_map(|transition| transition.history.iter().map(move |row| (transition, row)));
     let items = || plan.planned.iter().flat_map(|message| message.items.iter().map(move |item| (message, item)));
