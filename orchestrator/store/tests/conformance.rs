@@ -1,4 +1,5 @@
 //! Both stores do what the port says.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests are as tests are")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,17 +1,33 @@
-//! The rows that a commit hands to its statements; for SQLite as JSON objects whose members the statements name.
+//! The rows that a commit hands to its statements; for SQLite as JSON arrays, whose members are counted from zero by
+//! [`super::sqlite::sets_sql`].
 //!
-//! Long texts, which are JSON themselves, lie beside the rows on SQLite: within a row each of their quotes would be escaped,
-//! and read again one by one. Must hold: columns beside `state` are derived from the state and from nothing else; ids are
-//! written as plain hex, which the statements turn into the 16 bytes that are stored.
+//! Arrays, because names would be most of what is written, read and compared. Long texts, which are JSON themselves, lie beside
+//! the rows on SQLite: within a row each of their quotes would be escaped, and read again one by one. Must hold: columns beside
+//! `state` are derived from the state and from nothing else; ids are written as plain hex, which the statements turn into the
+//! 16 bytes that are stored.
 
 use saga_defs::Timestamp;
-use serde::Serialize;
+use serde::ser::SerializeSeq as _;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 use uuid::fmt::Simple;
 
 use super::words::word;
 use crate::messages::{HEAD_START_MS, Planned};
 use crate::{Guard, HistoryRow, Transition};
+
+/// Writes a row as an array of these members.
+macro_rules! as_array {
+    ($row:ty: $($($member:ident).+),+ $(,)?) => {
+        impl Serialize for $row {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut row = serializer.serialize_seq(None)?;
+                $(row.serialize_element(&self.$($member).+)?;)+
+                row.end()
+            }
+        }
+    };
+}
 
 /// The long texts of a commit, one behind the other.
 #[derive(Default)]
@@ -48,7 +64,6 @@ impl Beside {
 }
 
 /// What every transition changes.
-#[derive(Serialize)]
 pub(super) struct Changing<'a> {
     pub(super) format: u16,
     pub(super) status: String,
@@ -61,7 +76,6 @@ pub(super) struct Changing<'a> {
     pub(super) updated_at: Timestamp,
     pub(super) decided_at: Option<Timestamp>,
     pub(super) ended_at: Option<Timestamp>,
-    #[serde(skip)]
     pub(super) state: String,
 }
 
@@ -94,14 +108,18 @@ impl<'a> Changing<'a> {
 }
 
 /// A saga that exists, and the version it must have.
-#[derive(Serialize)]
 pub(super) struct Change<'a> {
     id: Simple,
     expected: u64,
-    #[serde(flatten)]
     changing: Changing<'a>,
     state: Place,
 }
+
+as_array!(
+    Change<'_>: id, expected, changing.format, changing.status, changing.decision, changing.failure_code,
+    changing.stuck_cause, changing.waiting_on, changing.version, changing.wake_at, changing.updated_at,
+    changing.decided_at, changing.ended_at, state,
+);
 
 impl<'a> Change<'a> {
     /// None for a start.
@@ -118,7 +136,6 @@ impl<'a> Change<'a> {
 }
 
 /// A new saga.
-#[derive(Serialize)]
 pub(super) struct Start<'a> {
     id: Simple,
     tenant: &'a str,
@@ -128,10 +145,16 @@ pub(super) struct Start<'a> {
     definition_version: u32,
     digest: &'a str,
     created_at: Timestamp,
-    #[serde(flatten)]
     changing: Changing<'a>,
     state: Place,
 }
+
+as_array!(
+    Start<'_>: id, tenant, principal, business_key, definition, definition_version, digest, created_at,
+    changing.format, changing.status, changing.decision, changing.failure_code, changing.stuck_cause,
+    changing.waiting_on, changing.version, changing.wake_at, changing.updated_at, changing.decided_at,
+    changing.ended_at, state,
+);
 
 impl<'a> Start<'a> {
     /// None for a saga that exists.
@@ -159,7 +182,6 @@ impl<'a> Start<'a> {
 }
 
 /// A start key and who wants it, and the business key that goes with it.
-#[derive(Serialize)]
 pub(super) struct Key<'a> {
     saga_tenant: &'a str,
     business_key: Option<&'a str>,
@@ -170,6 +192,8 @@ pub(super) struct Key<'a> {
     fingerprint: &'a str,
     created_at: Timestamp,
 }
+
+as_array!(Key<'_>: saga_tenant, business_key, tenant, principal, key, saga_id, fingerprint, created_at);
 
 impl<'a> Key<'a> {
     /// None for a saga that exists.
@@ -191,11 +215,12 @@ impl<'a> Key<'a> {
 }
 
 /// An input document.
-#[derive(Serialize)]
 pub(super) struct Input {
     saga_id: Simple,
     body: Place,
 }
+
+as_array!(Input: saga_id, body);
 
 impl Input {
     /// None for a saga that exists.
@@ -210,7 +235,6 @@ impl Input {
 }
 
 /// A row of history.
-#[derive(Serialize)]
 pub(super) struct Past<'a> {
     saga_id: Simple,
     commit_id: Simple,
@@ -222,6 +246,8 @@ pub(super) struct Past<'a> {
     format: u16,
     events: Place,
 }
+
+as_array!(Past<'_>: saga_id, commit_id, seq, at, actor, reason, operation_id, format, events);
 
 impl<'a> Past<'a> {
     pub(super) fn of(transition: &Transition, row: &'a HistoryRow, commit_id: Uuid, beside: &mut Beside) -> Self {
@@ -240,7 +266,6 @@ impl<'a> Past<'a> {
 }
 
 /// An outbox row whose commands have all won.
-#[derive(Serialize)]
 pub(super) struct Message<'a> {
     id: Simple,
     participant: &'a str,
@@ -248,6 +273,8 @@ pub(super) struct Message<'a> {
     due_at: Timestamp,
     created_at: Timestamp,
 }
+
+as_array!(Message<'_>: id, participant, body, due_at, created_at);
 
 impl<'a> Message<'a> {
     pub(super) fn of(message: &'a Planned, now: Timestamp, beside: &mut Beside) -> Self {
@@ -262,7 +289,6 @@ impl<'a> Message<'a> {
 }
 
 /// A command, and the outbox row that it is to lie in.
-#[derive(Serialize)]
 pub(super) struct Item<'a> {
     id: Simple,
     participant: &'a str,
@@ -271,6 +297,8 @@ pub(super) struct Item<'a> {
     due_at: Timestamp,
     created_at: Timestamp,
 }
+
+as_array!(Item<'_>: id, participant, saga_id, item, due_at, created_at);
 
 impl<'a> Item<'a> {
     pub(super) fn of(

@@ -13,13 +13,15 @@ use crate::sql::set_sql;
 use crate::{Error, Outcome, Transition};
 
 /// One statement for both, so that they are of one moment; a start key says more than a business key.
-const MET: &str = "
-select unhex(n.value ->> 'saga_id') as id, k.saga_id as saga_id, k.fingerprint as fingerprint, s.id as open_id
-from jsonb_each(?) as n
-left join start_keys as k
-on k.tenant = n.value ->> 'tenant' and k.principal = n.value ->> 'principal' and k.key = n.value ->> 'key'
-left join sagas as s
-on s.tenant = n.value ->> 'saga_tenant' and s.business_key = n.value ->> 'business_key' and s.ended_at is null";
+const MET: &str = concat!(
+    "
+select n.saga_id as id, k.saga_id as saga_id, k.fingerprint as fingerprint, s.id as open_id
+from ",
+    keys!("?"),
+    "
+left join start_keys as k on k.tenant = n.tenant and k.principal = n.principal and k.key = n.key
+left join sagas as s on s.tenant = n.saga_tenant and s.business_key = n.business_key and s.ended_at is null"
+);
 
 /// What each of these starts has met; nothing for one that would find its keys free now.
 pub(in crate::sql) async fn read(db: &Db, starts: &[&Transition]) -> Result<BTreeMap<Uuid, Outcome>, Error> {
