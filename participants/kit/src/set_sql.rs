@@ -92,8 +92,8 @@ insert into inbox (
     undo_requested, calls, asked_again
 )
 select
-    unhex(value ->> 'key'), unhex(value ->> 'saga_id'), value ->> 'tenant', value ->> 'state', value ->> 'digest',
-    value ->> 'execute_outcome', value ->> 'compensate_outcome', ?2, ?3, ?3, false, 0, false
+    unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+    ?2, ?3, ?3, false, 0, false
 from jsonb_each(?1)",
 };
 
@@ -126,8 +126,15 @@ pub(crate) fn insert_settled(backend: DbBackend, participant: &str, now: Timesta
             text(|row| row.compensate_outcome.as_deref()),
         ]
     };
-    let settled = || rows.iter().map(Settled::of).collect();
+    let settled = || rows.iter().map(settled).collect();
     INSERT_SETTLED.over(backend, columns, settled, [participant.into(), now.0.into()])
+}
+
+/// A row of an effect that was made and settled at once, as SQLite reads it: without names, which would be most of what is
+/// written and read.
+fn settled(row: &Model) -> impl Serialize {
+    let (digest, execute, compensate) = (&row.digest, &row.execute_outcome, &row.compensate_outcome);
+    (row.key.simple(), row.saga_id.simple(), &row.tenant, &row.state, digest, execute, compensate)
 }
 
 /// Writes rows back that are there.
@@ -164,32 +171,6 @@ fn columns(rows: &[Model]) -> Vec<Value> {
         text(|row| row.announcing.as_deref()),
         booleans(rows.iter().map(|row| row.asked_again)),
     ]
-}
-
-/// A row of an effect that was made and settled at once, as SQLite reads it.
-#[derive(Serialize)]
-struct Settled<'a> {
-    key: Simple,
-    saga_id: Simple,
-    tenant: &'a str,
-    state: &'a str,
-    digest: Option<&'a str>,
-    execute_outcome: Option<&'a str>,
-    compensate_outcome: Option<&'a str>,
-}
-
-impl<'a> Settled<'a> {
-    fn of(row: &'a Model) -> Self {
-        Self {
-            key: row.key.simple(),
-            saga_id: row.saga_id.simple(),
-            tenant: &row.tenant,
-            state: &row.state,
-            digest: row.digest.as_deref(),
-            execute_outcome: row.execute_outcome.as_deref(),
-            compensate_outcome: row.compensate_outcome.as_deref(),
-        }
-    }
 }
 
 /// A row as SQLite reads it. What is not there is null.
