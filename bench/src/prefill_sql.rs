@@ -4,6 +4,8 @@
 //! real ones do, those of sagas in the order of time and those of effects anywhere; its instants lie before the original's;
 //! nothing but these rows is left behind.
 
+use std::collections::BTreeMap;
+
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -37,10 +39,10 @@ struct Table {
     instants: &'static [&'static str],
     /// The column that is made anew for each row, and how.
     key: Option<(&'static str, Key)>,
-    /// Percent of a page: what copies may fill, and what rows may fill otherwise. A row that was placed while it was small
-    /// and grew where it lay leaves less room than one that is placed as it ends; without this, new rows would lie
+    /// Percent of a page that copies may fill, where that is not what rows may fill otherwise. A row that was placed while it
+    /// was small and grew where it lay leaves less room than one that is placed as it ends; without this, new rows would lie
     /// between old ones, in pages that nobody touches any more.
-    filled: Option<(u32, u32)>,
+    filled: Option<u32>,
 }
 
 /// How a key of its own is made.
@@ -58,7 +60,7 @@ const ENGINE: [Table; 4] = [
         saga: "id",
         instants: &["created_at", "updated_at", "decided_at", "ended_at"],
         key: None,
-        filled: Some((60, 50)),
+        filled: Some(60),
     },
     Table { name: "history", saga: "saga_id", instants: &["at"], key: None, filled: None },
     Table {
@@ -135,6 +137,17 @@ async fn originals(engine: &Db) -> anyhow::Result<Vec<(Uuid, Timestamp)>> {
 
 async fn asked(db: &Db, text: &str) -> Result<Vec<QueryResult>, sea_orm::DbErr> {
     db.reader().query_all_raw(Statement::from_string(db.backend(), text.to_owned())).await
+}
+
+/// Percent of a page that PostgreSQL fills with rows of this table.
+async fn usually_filled(db: &Db, table: &str) -> anyhow::Result<u32> {
+    let text = format!(
+        "select coalesce(substring(array_to_string(reloptions, ',') from 'fillfactor=([0-9]+)'), '100') as percent \
+         from pg_class where oid = '{table}'::regclass"
+    );
+    let rows = asked(db, &text).await?;
+    let percent: String = rows.first().context("a table has a row")?.try_get("", "percent")?;
+    Ok(percent.parse()?)
 }
 
 /// What the table of new ids is called where it is, and at the other owners.
@@ -215,6 +228,8 @@ struct Hand {
     db: Db,
     session: Option<PgConnection>,
     tables: Vec<(&'static Table, Vec<String>)>,
+    /// What each table's pages are filled to when nobody copies.
+    usual: BTreeMap<&'static str, u32>,
 }
 
 impl Hand {
@@ -228,7 +243,7 @@ impl Hand {
             }
             _ => None,
         };
-        let mut hand = Self { db: db.clone(), session, tables: Vec::new() };
+        let mut hand = Self { db: db.clone(), session, tables: Vec::new(), usual: BTreeMap::new() };
         let ids: Vec<String> = originals.iter().map(|(id, _)| literal(db.backend(), *id)).collect();
         for table in tables {
             let Table { name, saga, .. } = table;
@@ -237,7 +252,10 @@ impl Hand {
             let rows = asked(db, &format!("select * from filled_{name}")).await?;
             let first = rows.first().with_context(|| format!("the first sagas left nothing in {name}"))?;
             hand.tables.push((table, first.column_names()));
-            hand.fill_pages(table, |(copies, _)| copies).await?;
+            if let (DbBackend::Postgres, Some(filled)) = (db.backend(), table.filled) {
+                hand.usual.insert(name, usually_filled(db, name).await?);
+                hand.fill_pages(name, filled).await?;
+            }
         }
         Ok(hand)
     }
@@ -250,13 +268,8 @@ impl Hand {
         Ok(())
     }
 
-    async fn fill_pages(&mut self, table: &Table, percent: fn((u32, u32)) -> u32) -> anyhow::Result<()> {
-        match (self.db.backend(), table.filled) {
-            (DbBackend::Postgres, Some(filled)) => {
-                self.run(&format!("alter table {} set (fillfactor = {})", table.name, percent(filled))).await
-            }
-            _ => Ok(()),
-        }
+    async fn fill_pages(&mut self, table: &str, percent: u32) -> anyhow::Result<()> {
+        self.run(&format!("alter table {table} set (fillfactor = {percent})")).await
     }
 
     /// Writes the rows of some copies.
@@ -277,7 +290,9 @@ impl Hand {
         let tables: Vec<&'static Table> = self.tables.iter().map(|(table, _)| *table).collect();
         for table in &tables {
             self.run(&format!("drop table filled_{}", table.name)).await?;
-            self.fill_pages(table, |(_, usual)| usual).await?;
+        }
+        for (table, usual) in std::mem::take(&mut self.usual) {
+            self.fill_pages(table, usual).await?;
         }
         let names: Vec<&str> = tables.iter().map(|table| table.name).collect();
         if attached {

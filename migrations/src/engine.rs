@@ -130,8 +130,8 @@ impl MigrationTrait for Lean {
     }
 }
 
-/// A saga's new version goes into the page of the old one, and no index is touched: a heap-only update. Messages are
-/// pressed by the faster of the server's two ways, where it was built with it.
+/// A saga's new version goes into the page of the old one, and no index is touched: a heap-only update; see [`Roomy`] for how
+/// much room that takes. Messages are pressed by the faster of the server's two ways, where it was built with it.
 const POSTGRES_LEAN: &str = "
 alter table sagas set (fillfactor = 50);
 do $$ begin

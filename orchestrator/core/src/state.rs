@@ -47,6 +47,7 @@ pub struct Saga {
     pub seed: u64,
 }
 
+/// By when they were sent; what was skipped unsent comes last.
 fn newest_first<S: Serializer>(steps: &BTreeMap<String, StepState>, serializer: S) -> Result<S::Ok, S::Error> {
     let mut steps: Vec<_> = steps.iter().collect();
     steps.sort_by_key(|(_, step)| Reverse(step.first_sent_at));

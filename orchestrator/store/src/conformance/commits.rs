@@ -1,13 +1,13 @@
 //! What a commit does to winners and to losers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
 use uuid::Uuid;
 
 use super::world::{World, commands};
-use crate::{Error, Guard, HistoryRow, Mismatch, Outcome, State, Stored, Transition, check_replay};
+use crate::{Error, Guard, HistoryRow, Mismatch, Outcome, OutboxMessage, State, Stored, Transition, check_replay};
 
 /// Everything that JSON, SQL or an encoding could stumble over, but for U+0000, which no edge lets in.
 const HARD: &str = " [ {\"a\":\t\"\\\"'\\\\ \\u0007 %_;--$1?? äß 漢字 🦀 \u{1} \u{feff}\" , \"n\": 1.0e2 } ]\r\n";
@@ -134,6 +134,12 @@ pub(super) async fn a_big_batch_is_committed_whole(world: &World) {
     let sent: BTreeSet<Uuid> = commands(&messages)["beta"].iter().map(|command| command.saga_id).collect();
     let ids: Vec<Uuid> = started.iter().map(|start| start.header.id).collect();
     assert_eq!(sent, ids.iter().copied().collect());
+    world.clock.pass(1_000);
+    let bodies = |messages: &[OutboxMessage]| -> BTreeMap<Uuid, String> {
+        messages.iter().map(|message| (message.id, message.body.to_string())).collect()
+    };
+    let (claimed, sent) = (bodies(&world.claim(1_000, 60_000).await), bodies(&messages));
+    assert!(sent.iter().all(|(id, body)| claimed.get(id) == Some(body)), "the outbox has what was sent");
     let loaded = world.store.load(&ids).await.expect("the store loads");
     assert_eq!(loaded.sagas.len(), SAGAS);
     for next in &next {

@@ -1,6 +1,9 @@
 //! Start keys and business keys.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use saga_core::state::{End, Phase};
 
 use super::world::World;
 use crate::{Guard, Outcome, StartKey, Transition};
@@ -83,4 +86,14 @@ pub(super) async fn of_two_starts_in_one_commit_the_older_gets_the_business_key(
     let taken = Outcome::BusinessKeyTaken { saga_id: older.header.id };
     assert_eq!(committed.outcomes, [taken, Outcome::Committed]);
     assert!(world.load(newer.header.id).await.is_none());
+}
+
+pub(super) async fn a_start_that_ends_at_once_meets_a_business_key_all_the_same(world: &World) {
+    let first = world.start_with("visit");
+    world.win(std::slice::from_ref(&first)).await;
+    let mut second = world.start_with("visit");
+    let saga = Arc::make_mut(&mut second.saga);
+    (saga.phase, saga.steps) = (Phase::Ended(End::Completed), BTreeMap::new());
+    second.commands.clear();
+    assert_eq!(world.commit_one(&second).await, Outcome::BusinessKeyTaken { saga_id: first.header.id });
 }

@@ -109,6 +109,7 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     keys::a_start_that_met_a_business_key_can_come_again(&world().await).await;
     keys::an_end_frees_its_business_key_within_one_commit(&world().await).await;
     keys::of_two_starts_in_one_commit_the_older_gets_the_business_key(&world().await).await;
+    keys::a_start_that_ends_at_once_meets_a_business_key_all_the_same(&world().await).await;
 
     outbox::a_message_has_a_head_start(&world().await).await;
     outbox::a_claim_pushes_further_each_time(&world().await).await;

@@ -36,7 +36,7 @@ impl Plan<'_> {
     }
 }
 
-fn is_start(transition: &Transition) -> bool {
+pub(super) fn is_start(transition: &Transition) -> bool {
     match transition.guard {
         Guard::Start { .. } => true,
         Guard::Version(_) => false,

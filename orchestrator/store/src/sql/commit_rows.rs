@@ -44,20 +44,6 @@ impl Beside {
         Place(first << 32 | text.len() as u64)
     }
 
-    /// As an outbox row has them: one as it is, several as a JSON array.
-    fn lay_items(&mut self, items: &[(Uuid, String)]) -> Place {
-        let [(_, alone)] = items else {
-            let first = self.0.len();
-            for (index, (_, item)) in items.iter().enumerate() {
-                self.0.push(if index == 0 { '[' } else { ',' });
-                self.0.push_str(item);
-            }
-            self.0.push(']');
-            return Place((first as u64 + 1) << 32 | (self.0.len() - first) as u64);
-        };
-        self.lay(alone)
-    }
-
     pub(super) fn into_text(self) -> String {
         self.0
     }
@@ -266,25 +252,21 @@ impl<'a> Past<'a> {
 }
 
 /// An outbox row whose commands have all won.
-pub(super) struct Message<'a> {
+pub(super) struct Message {
     id: Simple,
-    participant: &'a str,
+    participant: String,
     body: Place,
     due_at: Timestamp,
     created_at: Timestamp,
 }
 
-as_array!(Message<'_>: id, participant, body, due_at, created_at);
+as_array!(Message: id, participant, body, due_at, created_at);
 
-impl<'a> Message<'a> {
-    pub(super) fn of(message: &'a Planned, now: Timestamp, beside: &mut Beside) -> Self {
-        Self {
-            id: message.id.simple(),
-            participant: &message.participant,
-            body: beside.lay_items(&message.items),
-            due_at: now.plus_ms(HEAD_START_MS),
-            created_at: now,
-        }
+impl Message {
+    pub(super) fn of(planned: &Planned, now: Timestamp, beside: &mut Beside) -> Option<Self> {
+        let message = planned.message(|_| true)?;
+        let (id, body) = (message.id.simple(), beside.lay(&message.body));
+        Some(Self { id, participant: message.participant, body, due_at: now.plus_ms(HEAD_START_MS), created_at: now })
     }
 }
 

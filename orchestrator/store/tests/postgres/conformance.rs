@@ -32,7 +32,7 @@ async fn postgres_does_what_the_port_says() {
 /// A transition that is alone has a text of its own. What that does is what the text over sets does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: scripts/test"]
-async fn postgres_does_the_same_with_sets_of_one() {
+async fn postgres_does_the_same_without_shortcuts() {
     let races = put_to_every_case(|db| SqlStore::new(db).without_shortcuts()).await;
-    println!("PostgreSQL, sets only: {races:?}");
+    println!("PostgreSQL, longhand: {races:?}");
 }

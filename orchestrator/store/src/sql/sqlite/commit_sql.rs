@@ -1,7 +1,9 @@
-//! The commit on SQLite: compare-and-swap, starts, history, inputs and outbox of a whole batch in one script.
+//! The commit on SQLite: compare-and-swap, starts, history, inputs and outbox of a whole batch, in a script that finds out who
+//! wins.
 //!
-//! Not for deciding; what most batches are, all of which win, has a shorter script in [`super::smooth_sql`]. Must hold:
-//! - The script is one message to SQLite's thread and one answer: a thread that is woken costs more than a statement.
+//! Not for deciding. A batch is put to the shorter script of [`super::smooth_sql`] first; whoever goes away between the two
+//! leaves nothing written. Must hold:
+//! - A script is one message to SQLite's thread and one answer: a thread that is woken costs more than a statement.
 //! - Who wins is found before anything is changed for it, in `won`; history, inputs and messages hang on that. There is one
 //!   writer, so that what was found stays so until the end.
 //! - Ends free business keys before starts ask for them; no start key is ever taken without its saga.
@@ -17,8 +19,8 @@ use sea_orm::sqlx::Row;
 use uuid::Uuid;
 
 use super::smooth_sql;
-use crate::Error;
-use crate::sql::commit::Plan;
+use crate::{Error, Transition};
+use crate::sql::commit::{self, Plan};
 use crate::sql::commit_rows::{Beside, Change, Input, Item, Key, Message, Past, Start};
 use crate::sql::set_sql::json;
 
@@ -121,10 +123,14 @@ group by id;
 /// Messages that are safe, and the answer.
 macro_rules! done {
     () => {
-        "
-delete from outbox where id in (select unhex(value) from json_each($5));
+        concat!(
+            "
+delete from outbox where id in ",
+            confirmed!(),
+            ";
 commit;
 select group_concat(hex(id), '') as committed from temp.won"
+        )
     };
 }
 
@@ -136,12 +142,12 @@ const CHANGE: &str = concat!(changed!(), written!(), done!());
 
 /// Writes a batch; returns the sagas that won.
 pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<Uuid>, Error> {
-    if !plan.longhand {
+    if may_be_smooth(plan) {
         let text = if plan.starts() { smooth_sql::COMMIT } else { smooth_sql::CHANGE };
         match db.sqlite_script(text, sets(plan, Messages::Rows)).await {
             Ok(_) => return Ok(plan.in_order.iter().map(|transition| transition.header.id).collect()),
             // Somebody did not win; or whatever else it is will be met again.
-            Err(db::Error::Bug(_)) => {}
+            Err(db::Error::Bug(_)) => tracing::debug!(commit_id = %plan.commit_id, "a batch is written the long way"),
             Err(error) => return Err(error.into()),
         }
     }
@@ -150,6 +156,13 @@ pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<U
     // Whatever it says, the commit is there.
     let winners = answer.try_get::<Option<String>, _>(0).ok().and_then(|ids| ids_of(&ids.unwrap_or_default()));
     winners.ok_or_else(|| Error::UnknownCommit(db::Error::Unknown))
+}
+
+/// Whether the shorter script would notice each loser: the index of business keys has open sagas only, and so tells nothing to
+/// a start that ends at once.
+fn may_be_smooth(plan: &Plan<'_>) -> bool {
+    let ends_at_once = |transition: &&Transition| commit::is_start(transition) && transition.saga.is_ended();
+    !plan.longhand && !plan.in_order.iter().any(ends_at_once)
 }
 
 /// What `$3` holds.
@@ -161,7 +174,7 @@ enum Messages {
     Items,
 }
 
-/// `$1` to `$6`, and to `$9` where there are starts.
+/// `$1` to `$6`, of which the last is for the shorter script, and to `$9` where there are starts.
 fn sets(plan: &Plan<'_>, messages: Messages) -> Vec<String> {
     let transitions = || plan.in_order.iter().copied();
     let past = || transitions().flat_map(|transition| transition.history.iter().map(move |row| (transition, row)));
@@ -172,7 +185,7 @@ fn sets(plan: &Plan<'_>, messages: Messages) -> Vec<String> {
     let past = json(past().map(|(transition, row)| Past::of(transition, row, plan.commit_id, &mut beside)));
     let now = plan.written_at;
     let messages = match messages {
-        Messages::Rows => json(plan.planned.iter().map(|message| Message::of(message, now, &mut beside))),
+        Messages::Rows => json(plan.planned.iter().filter_map(|message| Message::of(message, now, &mut beside))),
         Messages::Items => json(items().map(|(message, item)| Item::of(message, item, now, &mut beside))),
     };
     let mut starting = Vec::new();

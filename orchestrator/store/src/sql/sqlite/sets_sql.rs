@@ -1,6 +1,6 @@
 //! The sets that a commit on SQLite is handed, opened and with names for what [`crate::sql::commit_rows`] counts.
 //!
-//! Each is opened by `jsonb_each`, of which reading a member costs a third less of a commit than of `json_each`, which writes
+//! Rows are opened by `jsonb_each`, of which reading a member costs a third less of a commit than of `json_each`, which writes
 //! each row out as text for every member that is read. Must hold: a set is opened here alone, so that all who read it read the
 //! same; what a script does not name is not worked out.
 
@@ -77,6 +77,13 @@ macro_rules! items {
     from jsonb_each($3)
 ) as n"
         )
+    };
+}
+
+/// `$5`: outbox rows that are done with.
+macro_rules! confirmed {
+    () => {
+        "(select unhex(value) from json_each($5))"
     };
 }
 

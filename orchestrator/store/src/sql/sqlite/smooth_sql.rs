@@ -3,8 +3,8 @@
 //!
 //! Not for batches with losers: when somebody would not win, the script stops and is rolled back, and
 //! [`super::commit_sql`] begins anew. Must hold:
-//! - Each saga is found and changed in one look, guarded by its version; that all were is known before anything hangs on it.
-//! - A start whose key, or whose business key, is taken runs into the index that keeps it.
+//! - Each saga is changed where it is found, guarded by its version; that all were is known before anything hangs on it.
+//! - A start whose key, or whose business key, is taken runs into the index that keeps it; so none may end at once.
 //! - Columns with an index are left alone unless they change: SQLite writes an entry anew that is set to what it was. They
 //!   change before starts ask for business keys, which ends free.
 
@@ -81,7 +81,9 @@ insert into outbox (id, participant, body, due_at, attempts, created_at)
 select id, participant, body, due_at, 0, created_at from ",
             messages!(),
             ";
-delete from outbox where id in (select unhex(value) from json_each($5));
+delete from outbox where id in ",
+            confirmed!(),
+            ";
 commit;
 select 1 as committed"
         )
