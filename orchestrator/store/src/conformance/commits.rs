@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::world::{World, commands};
-use crate::{Error, Guard, HistoryRow, Mismatch, Outcome, OutboxMessage, State, Stored, Transition, check_replay};
+use crate::{Error, Guard, HistoryRow, Mismatch, OutboxMessage, Outcome, State, Stored, Transition, check_replay};
 
 /// Everything that JSON, SQL or an encoding could stumble over, but for U+0000, which no edge lets in.
 const HARD: &str = " [ {\"a\":\t\"\\\"'\\\\ \\u0007 %_;--$1?? äß 漢字 🦀 \u{1} \u{feff}\" , \"n\": 1.0e2 } ]\r\n";
