@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use db::Db;
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
@@ -50,6 +50,9 @@ struct Owners {
 
 /// Moves cohorts of sagas for as long as was asked, and prints what that came to.
 pub(crate) async fn run(args: FloorArgs) -> anyhow::Result<()> {
+    if args.sagas == 0 || args.cohorts == 0 {
+        bail!("give --sagas and --cohorts, more than zero");
+    }
     let dir = tempfile::Builder::new().prefix("bookend-bench-").tempdir()?;
     let owners = create(dir.path()).await?;
     let meter = Meter { groups: vec![Group::of("all", std::process::id())] };

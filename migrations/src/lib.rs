@@ -1,7 +1,8 @@
 //! The tables of every owner, one ladder each: engine, clinic, payment, notify.
 //!
 //! Must hold: a step on a ladder never changes once released; every step runs in a transaction; tables and indexes
-//! by builders only, so that each ladder fits SQLite and PostgreSQL alike; what one of them alone knows is text. Instants are integer microseconds, money integer minor units.
+//! by builders only, so that each ladder fits SQLite and PostgreSQL alike; what one of them alone knows is text. Instants are
+//! integer microseconds, money integer minor units.
 
 /// Participants' inbox table, shared by the ladders of the three owners.
 mod inbox;

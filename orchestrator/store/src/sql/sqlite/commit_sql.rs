@@ -65,31 +65,13 @@ where not exists (
 ) and not exists (
     select 1 from sagas as s
     where s.tenant = n.saga_tenant and s.business_key = n.business_key and s.ended_at is null
-);
-insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
-select tenant, principal, key, saga_id, fingerprint, created_at from ",
-            keys!("$7"),
-            "
-where saga_id in (select id from temp.won);
-insert into sagas (
-    id, tenant, principal, business_key, definition, definition_version, digest, created_at,
-    format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
-    updated_at, decided_at, ended_at, state
-)
-select
-    id, tenant, principal, business_key, definition, definition_version, digest, created_at,
-    format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
-    updated_at, decided_at, ended_at, state
-from ",
-            starts!(),
-            "
-where id in (select id from temp.won);
-insert into saga_inputs (saga_id, body)
-select saga_id, body from ",
-            inputs!(),
-            "
-where saga_id in (select id from temp.won);
-"
+);",
+            insert_keys!(),
+            " where saga_id in (select id from temp.won);",
+            insert_sagas!(),
+            " where id in (select id from temp.won);",
+            insert_inputs!(),
+            " where saga_id in (select id from temp.won);"
         )
     };
 }
@@ -98,10 +80,7 @@ where saga_id in (select id from temp.won);
 macro_rules! written {
     () => {
         concat!(
-            "
-insert into history (saga_id, seq, at, actor, reason, operation_id, commit_id, format, events)
-select saga_id, seq, at, actor, reason, operation_id, commit_id, format, events from ",
-            past!(),
+            insert_history!(),
             "
 where saga_id in (select id from temp.won);
 insert into outbox (id, participant, body, due_at, attempts, created_at)

@@ -128,3 +128,52 @@ macro_rules! inputs {
         concat!("(\n    select unhex(value ->> 0) as saga_id, ", text!(1), " as body from jsonb_each($9)\n) as n")
     };
 }
+
+/// What is written of new sagas: of all, unless a condition follows.
+macro_rules! insert_keys {
+    () => {
+        concat!(
+            "
+insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
+select tenant, principal, key, saga_id, fingerprint, created_at from ",
+            keys!("$7")
+        )
+    };
+}
+
+macro_rules! insert_sagas {
+    () => {
+        concat!(
+            "
+insert into sagas (
+    id, tenant, principal, business_key, definition, definition_version, digest, created_at,
+    format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
+    updated_at, decided_at, ended_at, state
+)
+select
+    id, tenant, principal, business_key, definition, definition_version, digest, created_at,
+    format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
+    updated_at, decided_at, ended_at, state
+from ",
+            starts!()
+        )
+    };
+}
+
+macro_rules! insert_inputs {
+    () => {
+        concat!("\ninsert into saga_inputs (saga_id, body) select saga_id, body from ", inputs!())
+    };
+}
+
+/// What is written of every transition: of all, unless a condition follows.
+macro_rules! insert_history {
+    () => {
+        concat!(
+            "
+insert into history (saga_id, seq, at, actor, reason, operation_id, commit_id, format, events)
+select saga_id, seq, at, actor, reason, operation_id, commit_id, format, events from ",
+            past!()
+        )
+    };
+}

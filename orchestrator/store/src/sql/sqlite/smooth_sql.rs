@@ -42,29 +42,7 @@ where sagas.id = n.id and (
 /// New sagas.
 macro_rules! started {
     () => {
-        concat!(
-            "
-insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
-select tenant, principal, key, saga_id, fingerprint, created_at from ",
-            keys!("$7"),
-            ";
-insert into sagas (
-    id, tenant, principal, business_key, definition, definition_version, digest, created_at,
-    format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
-    updated_at, decided_at, ended_at, state
-)
-select
-    id, tenant, principal, business_key, definition, definition_version, digest, created_at,
-    format, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at,
-    updated_at, decided_at, ended_at, state
-from ",
-            starts!(),
-            ";
-insert into saga_inputs (saga_id, body) select saga_id, body from ",
-            inputs!(),
-            ";
-"
-        )
+        concat!(insert_keys!(), ";", insert_sagas!(), ";", insert_inputs!(), ";")
     };
 }
 
@@ -72,10 +50,7 @@ insert into saga_inputs (saga_id, body) select saga_id, body from ",
 macro_rules! written {
     () => {
         concat!(
-            "
-insert into history (saga_id, seq, at, actor, reason, operation_id, commit_id, format, events)
-select saga_id, seq, at, actor, reason, operation_id, commit_id, format, events from ",
-            past!(),
+            insert_history!(),
             ";
 insert into outbox (id, participant, body, due_at, attempts, created_at)
 select id, participant, body, due_at, 0, created_at from ",
