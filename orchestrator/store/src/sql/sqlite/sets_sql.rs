@@ -1,4 +1,5 @@
-//! The sets that a commit on SQLite is handed, opened and with names for what [`crate::sql::commit_rows`] counts.
+//! The sets that a commit on SQLite is handed, opened and with names for what [`crate::sql::commit_rows`] counts, and what both
+//! scripts write of them alike.
 //!
 //! Rows are opened by `jsonb_each`, of which reading a member costs a third less of a commit than of `json_each`, which writes
 //! each row out as text for every member that is read. Must hold: a set is opened here alone, so that all who read it read the
