@@ -127,6 +127,43 @@ async fn a_publisher_has_as_much_room_as_it_was_given() {
 
 #[tokio::test]
 #[ignore = "needs RabbitMQ: scripts/test"]
+async fn acknowledgements_that_wait_for_others_stop_no_deliveries_and_go_with_their_consumer() {
+    let queue = Queue::Replies;
+    // As if for ever.
+    let patient = |options: &mut Options| options.acknowledge_delay = Duration::from_secs(3_600);
+    let rig = Rig::with(&Services::shared(), std::slice::from_ref(&queue), patient).await;
+    rabbit::deliver(&*rig.transport.publisher(), &rabbit::numbered(&queue, 0..101)).await;
+    let mut consumer = rig.transport.consumer(&queue, 16);
+    for n in 0..100 {
+        let delivery = rabbit::receive(&mut *consumer, 1).await;
+        assert_eq!(rabbit::text(&delivery[0]), n.to_string());
+        consumer.acknowledge(&rabbit::tags(&delivery)).await;
+    }
+    drop(consumer);
+    rabbit::depth(&rig.vhost, &queue, 1).await;
+    let mut other = rig.transport.consumer(&queue, 16);
+    assert_eq!(rabbit::text(&rabbit::receive(&mut *other, 1).await[0]), "100", "the others were acknowledged");
+    drop(other);
+    rig.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: scripts/test"]
+async fn the_last_acknowledgement_waits_for_others_only_for_a_while() {
+    let queue = Queue::Replies;
+    let rig = Rig::new(&Services::shared(), std::slice::from_ref(&queue)).await;
+    rabbit::deliver(&*rig.transport.publisher(), &rabbit::numbered(&queue, 0..1)).await;
+    let mut consumer = rig.transport.consumer(&queue, 512);
+    let delivery = rabbit::receive(&mut *consumer, 1).await;
+    rabbit::depth(&rig.vhost, &queue, 1).await;
+    consumer.acknowledge(&rabbit::tags(&delivery)).await;
+    rabbit::depth(&rig.vhost, &queue, 0).await;
+    drop(consumer);
+    rig.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: scripts/test"]
 async fn shutdown_lets_what_is_in_hand_be_acknowledged_and_confirmed() {
     let queue = Queue::Replies;
     let rig = Rig::with(&Services::shared(), std::slice::from_ref(&queue), |options| options.drain = LIMIT).await;

@@ -1,11 +1,14 @@
 //! Consumes a queue for as long as its owner lives, whatever becomes of channels and connections.
 //!
 //! A task of its own pumps deliveries into memory and sends acknowledgements; the broker's prefetch bounds what is in
-//! memory. Must hold: a consumer that was cancelled by the broker consumes again; what its owner acknowledged is sent
-//! before its channel is closed; what its owner did not acknowledge goes back when it is dropped.
+//! memory. Acknowledgements wait a little for others to go with them: each that is sent is an entry of the broker's log,
+//! in the way of the messages that others wait for. Must hold: a consumer that was cancelled by the broker consumes again;
+//! what its owner acknowledged is sent before its channel is closed, and soon enough that deliveries do not stop for want of
+//! it; what its owner did not acknowledge goes back when it is dropped.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -15,8 +18,9 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use runtime::retry::{Failure, retry};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::connection::limited;
+use super::connection::{limited, until};
 use super::held::Held;
 use super::{Phase, Shared, properties, topology};
 use crate::{Consumer, Delivery, Error, Queue};
@@ -198,13 +202,21 @@ impl Pump {
 
     /// Takes deliveries and sends acknowledgements until the stream ends; returns why it did.
     async fn pump(&self, stream: &mut Stream) -> String {
+        let mut due = None;
         loop {
             tokio::select! {
                 biased;
-                () = self.desk.work.notified() => {
+                () = until(due) => {
+                    due = None;
                     if let Err(error) = self.acknowledge(&stream.channel).await {
                         return error.line();
                     }
+                }
+                () = self.desk.work.notified() => {
+                    let pressing = self.desk.held().is_pressing();
+                    let delay = if pressing { Duration::ZERO } else { self.shared.options.acknowledge_delay };
+                    let at = Instant::now() + delay;
+                    due = Some(due.map_or(at, |due: Instant| due.min(at)));
                 }
                 () = self.shared.consuming.lost(&stream.connection) => return "its connection was lost".to_owned(),
                 delivery = stream.deliveries.next() => match delivery {

@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::prefix::{Ack, Prefix};
 use crate::Delivery;
 
+/// The part of the prefetch that may be untold.
+const PRESSING: usize = 8;
+
 #[derive(Debug)]
 pub(super) struct Held {
     prefetch: usize,
@@ -18,7 +21,8 @@ pub(super) struct Held {
     /// Received and not acknowledged, whichever channel delivered it.
     held: BTreeSet<u64>,
     prefix: Prefix,
-    acks: Vec<Ack>,
+    /// The channel's tags that the owner acknowledged and the broker was not told of.
+    untold: Vec<u64>,
 }
 
 impl Held {
@@ -29,7 +33,7 @@ impl Held {
             live: BTreeMap::new(),
             held: BTreeSet::new(),
             prefix: Prefix::default(),
-            acks: Vec::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -51,22 +55,26 @@ impl Held {
 
     /// True when there is something to tell the broker.
     pub(super) fn acknowledge(&mut self, tags: &[u64]) -> bool {
-        let held: Vec<u64> = tags.iter().copied().filter(|tag| self.held.remove(tag)).collect();
-        let live: Vec<u64> = held.iter().filter_map(|tag| self.live.remove(tag)).collect();
-        self.acks.extend(self.prefix.acknowledge(&live));
-        !self.acks.is_empty()
+        let held = tags.iter().filter(|tag| self.held.remove(tag));
+        self.untold.extend(held.filter_map(|tag| self.live.remove(tag)));
+        !self.untold.is_empty()
+    }
+
+    /// Whether so much is untold that the broker, which counts it as held, might soon deliver nothing more.
+    pub(super) fn is_pressing(&self) -> bool {
+        self.untold.len() >= self.prefetch.div_ceil(PRESSING)
     }
 
     /// What to tell the broker, once.
     pub(super) fn acks(&mut self) -> Vec<Ack> {
-        std::mem::take(&mut self.acks)
+        self.prefix.acknowledge(&std::mem::take(&mut self.untold))
     }
 
     /// The channel is gone: the broker delivers again what it did not hear of.
     pub(super) fn reset(&mut self) {
         self.ready.clear();
         self.live.clear();
-        self.acks.clear();
+        self.untold.clear();
         self.prefix = Prefix::default();
     }
 }
@@ -120,6 +128,27 @@ mod tests {
         assert!(received(&mut held, 9).is_empty());
         held.acknowledge(&before[..1]);
         assert_eq!(received(&mut held, 9).len(), 1);
+    }
+
+    #[test]
+    fn what_was_acknowledged_meanwhile_is_told_at_once() {
+        let mut held = delivered(24, 1..=24);
+        let tags = received(&mut held, 24);
+        for (count, pressing) in [(1, false), (2, false), (3, true)] {
+            assert!(held.acknowledge(&tags[count - 1..count]));
+            assert_eq!(held.is_pressing(), pressing, "{count} of 24 are untold");
+        }
+        assert_eq!(held.acks(), [Ack { tag: 3, multiple: true }]);
+        assert!(!held.is_pressing() && held.acks().is_empty(), "once");
+    }
+
+    #[test]
+    fn of_a_prefetch_of_one_everything_is_pressing() {
+        let mut held = delivered(1, 1..=1);
+        assert!(!held.is_pressing());
+        let tags = received(&mut held, 1);
+        held.acknowledge(&tags);
+        assert!(held.is_pressing());
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Options {
     /// How long the fate of a message that the broker would not take is kept back, so that whoever sends it again
     /// at once does not do so in a circle.
     pub refused_pause: Duration,
+    /// How long an acknowledgement may wait for others to be told with it: the broker writes down each time it is told.
+    pub acknowledge_delay: Duration,
     /// How long after shutdown began messages are still confirmed and acknowledged.
     pub drain: Duration,
 }
@@ -59,6 +61,7 @@ impl Options {
             jitter_seed: u64::from(std::process::id()),
             confirm_max: Duration::from_secs(30),
             refused_pause: Duration::from_millis(200),
+            acknowledge_delay: Duration::from_millis(100),
             drain: Duration::from_secs(5),
         }
     }

@@ -18,7 +18,7 @@ use lapin::{Channel, Confirmation, Connection};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::connection::limited;
+use super::connection::{limited, until};
 use super::inflight::Number;
 use super::publisher::Mail;
 use super::{Phase, Shared, properties, topology};
@@ -229,13 +229,6 @@ impl Writer {
         self.shared.activity.landed(count);
         self.mail.told.notify_waiters();
         self.mail.room.notify_waiters();
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 
