@@ -63,9 +63,8 @@ fn read(delivery: &Delivery) -> DeadLetter {
 
 /// Keeps letters, then settles their receipts. Those that are not kept when the engine stops come again.
 async fn keep(shared: &Shared, batch: Vec<Aside>) {
-    for letter in keep::keep(shared, bundles(batch)).await {
-        tracing::error!(?letter, "a dead letter can't be kept and stays in its queue");
-    }
+    let refused = keep::keep(shared, bundles(batch)).await;
+    metrics::counter!("bookend_dead_letters_refused_total").increment(refused.len() as u64);
 }
 
 /// Letters that may be kept together, the first ones last.

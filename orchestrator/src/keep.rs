@@ -1,8 +1,9 @@
 //! Keeps facts that nobody may lose: late replies and dead letters.
 //!
 //! Not for what they mean. Must hold: a store that is out of reach is waited for; what the store refuses is halved until the
-//! guilty one stands alone, and holds up no other; what is not kept when the engine stops was not acknowledged.
+//! guilty one stands alone, is logged, and holds up no other; what is not kept when the engine stops was not acknowledged.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use runtime::Pause;
@@ -13,8 +14,8 @@ use crate::shared::Shared;
 /// Wait after the store failed, doubled up to its bound.
 const PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// What is to be kept.
-pub(crate) trait Fact: Send + Sync + Sized {
+/// What is to be kept. `Debug` shows no personal data.
+pub(crate) trait Fact: Debug + Send + Sync + Sized {
     /// Puts some into the store, all or none. Putting one twice does no harm.
     fn put(shared: &Shared, part: &[Self]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -44,7 +45,7 @@ pub(crate) async fn keep<T: Fact>(shared: &Shared, mut parts: Vec<Vec<T>>) -> Ve
                 parts.extend([rest, part]);
             }
             Err(error @ (StoreError::Bug(_) | StoreError::Corrupt(_) | StoreError::DefinitionChanged(_))) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "a fact can't be kept");
+                tracing::error!(error = &error as &dyn std::error::Error, fact = ?part, "a fact can't be kept");
                 refused.append(&mut part);
             }
         }

@@ -192,6 +192,7 @@ async fn set_aside(shared: &Shared, reply: &Reply, receipt: Receipt, why: &str, 
 }
 
 /// A reply that changes nothing any more and is kept as a fact.
+#[derive(Debug)]
 struct Late {
     reason: LateReason,
     reply: Box<Reply>,

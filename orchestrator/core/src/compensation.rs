@@ -52,19 +52,38 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
     plan
 }
 
-/// Sends the first undo of the plan that is not done, or ends the saga.
+/// Sends the first undo of the plan that is not done, or ends the saga, unless something was made by the word of its
+/// participant and nothing undid it: what was said of one step while a person had another in hand is owed an answer still.
 pub(crate) fn next(draft: &mut Draft<'_>) {
     let Phase::Undoing(plan) = &draft.saga.phase else { return };
     let open = plan.iter().find(|name| draft.saga.steps[*name].undo == Undo::Open).cloned();
-    match open {
-        Some(step) => draft.send(&step, Verb::Compensate),
-        None => {
+    match (open, standing(draft)) {
+        (Some(step), _) => draft.send(&step, Verb::Compensate),
+        (None, Some(step)) => {
+            let text = format!("`{step}` says that it was made, and nothing undid it; find out by hand what stands");
+            draft.stick(Cause::ContractViolation, &step, Verb::Compensate, &text);
+        }
+        (None, None) => {
             // Also what a person undid before anybody was asked.
             let undone = |step: &StepState| step.compensate.sent > 0 || step.undo == Undo::Skipped;
             draft.decide(if draft.saga.steps.values().any(undone) { Decision::Undone } else { Decision::Refused });
             draft.end(End::Compensated);
         }
     }
+}
+
+/// The last step that was made and not undone, as far as is known; one that said both was made.
+fn standing(draft: &Draft<'_>) -> Option<String> {
+    let definition = draft.definition();
+    let stands = definition.steps.iter().enumerate().rev().find(|(index, step)| {
+        definition.kind(*index) != Kind::WithoutEffect
+            && draft.saga.step(&step.name).is_some_and(|state| match (state.undo, &state.effect) {
+                (Undo::Standing, _) | (Undo::Open | Undo::NothingToUndo, Effect::Succeeded(_)) => true,
+                (Undo::Open, Effect::Refused(_)) => state.contradicted,
+                (Undo::Open | Undo::NothingToUndo, _) | (Undo::Done | Undo::Skipped, _) => false,
+            })
+    });
+    stands.map(|(_, step)| step.name.clone())
 }
 
 /// The effect is gone, or a tombstone keeps it from ever being made. What is stuck on another step stays so, and one step

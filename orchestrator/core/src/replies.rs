@@ -245,13 +245,15 @@ fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {
 fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcome) -> Option<Ignored> {
     if is_contradicted(draft) {
         let elsewhere = draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.step != step);
-        return match (verb, fact(outcome)) {
-            // One thing after the other for a person; but what was said of this step is no knowledge any more.
-            (Verb::Execute, Some(fact)) if elsewhere => {
+        let still_asked = verb == Verb::Compensate && draft.saga.steps[step].undo == Undo::Open;
+        return match fact(outcome) {
+            // One thing after the other for a person; but what was said of this step is no knowledge any more. An undo that is
+            // not known to be over is asked again in any case.
+            Some(fact) if elsewhere && !still_asked => {
                 late(draft, step, verb, fact);
                 None
             }
-            (Verb::Execute | Verb::Compensate, _) => Some(Ignored::Duplicate),
+            Some(_) | None => Some(Ignored::Duplicate),
         };
     }
     // What a retry asks again: on the way back the undo, on the way forward the effect.

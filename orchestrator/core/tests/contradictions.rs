@@ -406,3 +406,65 @@ fn a_step_that_is_stuck_before_it_was_sent_is_not_counted_as_sent() {
     desk.stuck(Cause::PayloadMapping, "payment");
     assert!(!desk.saga.steps.contains_key("payment"));
 }
+
+/// A saga that is being undone, whose first step said that it was made and then that there is nothing to undo.
+fn undone_but_contradicted(desk: &mut Desk) {
+    desk.answer("booking", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "booking");
+}
+
+#[test]
+fn what_is_made_while_another_is_in_hand_is_told_of_before_the_end() {
+    for (and_refused, word) in [(false, "made"), (true, "made and then refused")] {
+        let mut desk = Desk::booking();
+        desk.succeed("booking");
+        let charge = desk.expect("payment", Execute);
+        desk.reply(&charge, Outcome::refused("card_declined", ""));
+        undone_but_contradicted(&mut desk);
+        assert_eq!(desk.reply(&charge, Outcome::succeeded(outputs("payment"))), None);
+        if and_refused {
+            assert_eq!(desk.reply(&charge, Outcome::refused("card_declined", "")), None);
+        }
+        desk.operate(Action::Retry).expect("is possible");
+        desk.undo("booking");
+        desk.stuck(Cause::ContractViolation, "payment");
+        assert!(matches!(desk.operate(Action::Retry), Err(Refusal::NotAllowed { .. })), "{word}");
+        desk.operate(Action::Skip(json!({}))).expect("is possible");
+        desk.ends(Status::Compensated, Some(Decision::Undone));
+    }
+}
+
+#[test]
+fn what_is_made_after_its_tombstone_while_another_is_in_hand_is_undone() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    let charge = desk.expect("payment", Execute);
+    desk.silence("payment", Execute);
+    desk.answer("payment", Compensate, nothing_to_undo());
+    undone_but_contradicted(&mut desk);
+    assert_eq!(desk.reply(&charge, Outcome::succeeded(outputs("payment"))), None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("booking");
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("payment");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn what_is_taken_back_while_another_is_in_hand_is_told_of_before_the_end() {
+    let mut desk = at_pivot();
+    let reserve = desk.sent[0].clone();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&fence, Outcome::refused("already_executed", ""));
+    desk.succeed("confirmation");
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&fence, nothing_to_undo()), None);
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.succeed("notify");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Skip(outputs("confirmation"))).expect("is possible");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}

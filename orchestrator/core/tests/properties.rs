@@ -1,5 +1,5 @@
-//! Random worlds: participants that keep the contract, a network that loses, repeats and reorders, people who press
-//! buttons. The invariants are checked after every step, and every world must end well once it heals.
+//! Random worlds: participants that keep the contract or contradict themselves, a network that loses, repeats and reorders,
+//! people who press buttons. The invariants are checked after every step, and every world must end well once it heals.
 
 mod common;
 
@@ -22,6 +22,27 @@ enum Row {
     Undone,
 }
 
+/// What a saga was told of an effect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Verdict {
+    Succeeded,
+    /// There was nothing to undo.
+    Nothing,
+    Refused,
+    AlreadyExecuted,
+}
+
+/// What confirming is in a world's definition.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Confirming {
+    /// The pivot, which its participant can undo.
+    Undoable,
+    /// The pivot, for ever.
+    Final,
+    /// A step like the others: there is no pivot, and all can be undone.
+    Ordinary,
+}
+
 struct World {
     desk: Desk,
     rows: BTreeMap<Uuid, (String, Row)>,
@@ -32,19 +53,24 @@ struct World {
     /// A person decided against the participants' word, so effects need not match the end.
     overruled: bool,
     healed: bool,
-    undoable_pivot: bool,
+    confirming: Confirming,
+    /// Participants may say what is not so.
+    lying: bool,
+    /// Verdicts that reached the saga before its end, in their order.
+    told: Vec<(String, Verb, Verdict)>,
     plan: Option<Vec<String>>,
     decision: Option<Decision>,
 }
 
 impl World {
-    fn new(choices: Vec<u16>, deadline_ms: Option<u64>, undoable_pivot: bool) -> Self {
+    fn new(choices: Vec<u16>, deadline_ms: Option<u64>, confirming: Confirming, lying: bool) -> Self {
         let mut definition = catalog::booking();
         definition.deadline_ms = deadline_ms;
         for step in &mut definition.steps {
             // Small budgets, so that they run out.
             step.retry.attempts = 2;
             step.compensate_retry.attempts = 2;
+            step.pivot &= confirming != Confirming::Ordinary;
         }
         let desk = Desk::with(definition);
         let mut world = Self {
@@ -56,7 +82,9 @@ impl World {
             choices: choices.into_iter(),
             overruled: false,
             healed: false,
-            undoable_pivot,
+            confirming,
+            lying,
+            told: Vec::new(),
             plan: None,
             decision: None,
         };
@@ -69,8 +97,30 @@ impl World {
     }
 
     fn collect(&mut self) {
-        self.commands.extend_from_slice(&self.desk.sent[self.sent_before..]);
+        let sent = self.desk.sent[self.sent_before..].to_vec();
+        sent.iter().filter(|command| command.verb == Verb::Compensate).for_each(|undo| self.check_undo(undo));
+        self.commands.extend(sent);
         self.sent_before = self.desk.sent.len();
+    }
+
+    /// An undo that is sent, whoever lies and whatever a person said: never of a confirmed booking, and never before it is
+    /// known that the pivot will not happen.
+    fn check_undo(&self, undo: &Command) {
+        let saga = &self.desk.saga;
+        assert_ne!(saga.decision, Some(Decision::Committed), "{} is undone after the pivot: {saga:#?}", undo.step);
+        let is_pivot = |step: &str| step == "confirmation" && self.confirming != Confirming::Ordinary;
+        let under_way = self.desk.sent.iter().any(|sent| is_pivot(&sent.step) && sent.verb == Verb::Execute);
+        if under_way && !is_pivot(&undo.step) {
+            let stopped = |(step, verb, verdict): &(String, Verb, Verdict)| match (verb, verdict) {
+                (Verb::Execute, Verdict::Refused) | (Verb::Compensate, Verdict::Succeeded | Verdict::Nothing) => {
+                    is_pivot(step)
+                }
+                (Verb::Execute, Verdict::Succeeded | Verdict::Nothing | Verdict::AlreadyExecuted)
+                | (Verb::Compensate, Verdict::Refused | Verdict::AlreadyExecuted) => false,
+            };
+            let known = self.overruled || self.told.iter().any(stopped);
+            assert!(known, "{} is undone while the pivot may still happen: {saga:#?}", undo.step);
+        }
     }
 
     /// One step of a random world.
@@ -105,6 +155,10 @@ impl World {
         let index = self.choose(self.replies.len());
         let again = !self.healed && self.choose(4) == 0;
         let reply = if again { self.replies[index].clone() } else { self.replies.remove(index) };
+        if let (false, Some(verdict)) = (self.desk.saga.is_ended(), verdict(&reply.outcome)) {
+            let command = self.desk.sent.iter().find(|sent| sent.key == reply.key).expect("it was asked");
+            self.told.push((command.step.clone(), reply.verb, verdict));
+        }
         self.desk.put(&Input::Reply(reply)).expect("replies are never turned down");
     }
 
@@ -126,11 +180,12 @@ impl World {
     }
 
     fn press(&mut self) {
+        let stuck = self.desk.saga.stuck.as_ref().map(|stuck| stuck.step.clone());
         let action = match self.choose(12) {
             0..=3 => Action::Retry,
             4 => Action::Compensate,
             5..=7 => Action::Cancel,
-            8 => Action::Skip(json!({"by": "hand"})),
+            8 => Action::Skip(outputs(&stuck.unwrap_or_default())),
             9 => Action::Close,
             _ => return,
         };
@@ -144,9 +199,12 @@ impl World {
     fn participate(&mut self, command: &Command) -> Reply {
         let undoable = match command.step.as_str() {
             "booking" | "payment" => true,
-            "confirmation" => self.undoable_pivot,
-            _ => false,
+            "confirmation" => self.confirming != Confirming::Final,
+            _ => self.confirming == Confirming::Ordinary,
         };
+        if self.lying && !self.healed && self.choose(4) == 0 {
+            return self.lie(command);
+        }
         let row = self.rows.get(&command.key).map(|(_, row)| row.clone());
         let outcome = match (command.verb, row) {
             (Verb::Execute, None) => self.execute(command),
@@ -170,6 +228,19 @@ impl World {
             (Verb::Compensate, Some(Row::Refused | Row::Tombstoned)) => nothing(),
         };
         command.reply(outcome)
+    }
+
+    /// Any answer, whatever is so.
+    fn lie(&mut self, command: &Command) -> Reply {
+        let undo = command.verb == Verb::Compensate;
+        command.reply(match self.choose(6) {
+            0 => Outcome::succeeded(outputs(&command.step)),
+            1 => Outcome::refused("no", ""),
+            2 => Outcome::refused(message::FENCED, ""),
+            3 if undo => Outcome::refused(message::ALREADY_EXECUTED, ""),
+            4 if undo => nothing(),
+            _ => Outcome::Retry { after_ms: 100 },
+        })
     }
 
     fn execute(&mut self, command: &Command) -> Outcome {
@@ -202,10 +273,10 @@ impl World {
         }
         self.decision = saga.decision;
         // A person's word can be against a participant's: then it is right to ask a person again.
-        if let Some(stuck) = saga.stuck.as_ref().filter(|_| !self.overruled) {
+        if let Some(stuck) = saga.stuck.as_ref().filter(|_| !self.overruled && !self.lying) {
             assert_ne!(stuck.cause, Cause::ContractViolation, "these participants keep the contract");
         }
-        if let Phase::Undoing(plan) = &saga.phase {
+        if let (Phase::Undoing(plan), false) = (&saga.phase, self.lying) {
             let frozen = self.plan.get_or_insert_with(|| plan.clone());
             assert_eq!(frozen, plan, "the plan is frozen");
         }
@@ -217,6 +288,9 @@ impl World {
         if self.overruled {
             return;
         }
+        if self.lying {
+            return self.check_accounts();
+        }
         if saga.decision == Some(Decision::Committed) {
             assert!(self.stands("booking") && self.stands("payment") && self.stands("confirmation"));
         }
@@ -224,22 +298,49 @@ impl World {
             Phase::Ended(End::Completed) => assert!(self.stands("notify")),
             Phase::Ended(End::Compensated) => {
                 assert!(!self.stands("booking") && !self.stands("payment") && !self.stands("confirmation"));
+                assert!(!self.stands("notify") || self.confirming != Confirming::Ordinary);
             }
             Phase::Ended(End::Closed) | Phase::Forward | Phase::Fencing | Phase::Undoing(_) => {}
+        }
+    }
+
+    /// What an end says, by what the saga was told before it: of what is compensated every effect was undone, before, if its
+    /// success came late, or after; of what is completed none was.
+    fn check_accounts(&self) {
+        for step in ["booking", "payment", "confirmation", "notify"] {
+            let of_step = |told: &&(String, Verb, Verdict), verb: Verb, verdict: Verdict| {
+                told.0 == step && (told.1, told.2) == (verb, verdict)
+            };
+            let last = |verb: Verb, verdict: Verdict| self.told.iter().rposition(|told| of_step(&told, verb, verdict));
+            let first = self.told.iter().position(|told| of_step(&told, Verb::Execute, Verdict::Succeeded));
+            let (undone, nothing) =
+                (last(Verb::Compensate, Verdict::Succeeded), last(Verb::Compensate, Verdict::Nothing));
+            let stands = last(Verb::Execute, Verdict::Succeeded).max(last(Verb::Compensate, Verdict::AlreadyExecuted));
+            let right = match self.desk.saga.phase {
+                Phase::Ended(End::Compensated) => undone.is_some() || first <= nothing,
+                Phase::Ended(End::Completed) => stands > undone.max(nothing),
+                Phase::Ended(End::Closed) | Phase::Forward | Phase::Fencing | Phase::Undoing(_) => true,
+            };
+            assert!(right, "{step} is not as the end says: {:?} {:#?}", self.told, self.desk.saga);
         }
     }
 
     /// Everything works again, and a person retries what is stuck: the saga must end.
     fn heal(&mut self) {
         self.healed = true;
-        for _ in 0..200 {
+        for round in 0..200 {
             if self.desk.saga.is_ended() {
                 break;
             }
             if let Some(stuck) = &self.desk.saga.stuck {
-                let contradicted = self.overruled && stuck.cause == Cause::ContractViolation;
-                let action = if contradicted { Action::Close } else { Action::Retry };
-                self.desk.operate(action).expect("a stuck saga can be retried and closed");
+                // What was said wrong may never come to agree with what is so; then it is a person's to say.
+                let contradicted = stuck.cause == Cause::ContractViolation;
+                let given_up = contradicted && (self.overruled || round > 100);
+                if given_up || self.desk.operate(Action::Retry).is_err() {
+                    assert!(contradicted && (self.overruled || self.lying), "it can be retried: {:#?}", self.desk.saga);
+                    self.overruled = true;
+                    self.desk.operate(Action::Close).expect("a stuck saga can be closed");
+                }
             } else if self.commands.is_empty() && self.replies.is_empty() {
                 self.tick();
             }
@@ -263,21 +364,33 @@ impl World {
     }
 }
 
+/// None of what settles nothing.
+fn verdict(outcome: &Outcome) -> Option<Verdict> {
+    match outcome {
+        Outcome::Succeeded { .. } if *outcome == nothing() => Some(Verdict::Nothing),
+        Outcome::Succeeded { .. } => Some(Verdict::Succeeded),
+        Outcome::Refused { code, .. } if code == message::ALREADY_EXECUTED => Some(Verdict::AlreadyExecuted),
+        Outcome::Refused { .. } => Some(Verdict::Refused),
+        Outcome::Retry { .. } => None,
+    }
+}
+
 fn nothing() -> Outcome {
     Outcome::succeeded(json!({"nothing_to_undo": true}))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_world_keeps_the_invariants_and_ends_once_healed(
         choices in prop::collection::vec(any::<u16>(), 0..300),
         steps in 0_usize..120,
         deadline_ms in prop::option::of(1_000_u64..200_000),
-        undoable_pivot in any::<bool>(),
+        confirming in prop::sample::select(vec![Confirming::Undoable, Confirming::Final, Confirming::Ordinary]),
+        lying in any::<bool>(),
     ) {
-        let mut world = World::new(choices, deadline_ms, undoable_pivot);
+        let mut world = World::new(choices, deadline_ms, confirming, lying);
         for _ in 0..steps {
             world.step();
         }
@@ -296,7 +409,8 @@ fn random_worlds_reach_every_end() {
             u16::try_from(state >> 48).expect("sixteen bits")
         };
         let choices = (0..300).map(|_| next()).collect();
-        let mut world = World::new(choices, None, seed.is_multiple_of(2));
+        let confirming = if seed.is_multiple_of(2) { Confirming::Undoable } else { Confirming::Final };
+        let mut world = World::new(choices, None, confirming, false);
         for _ in 0..60 {
             world.step();
             if let Some(stuck) = &world.desk.saga.stuck {
