@@ -8,7 +8,6 @@
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -149,13 +148,7 @@ impl Pump {
                 metrics::counter!("bookend_broker_consumers_restored_total").increment(1);
                 tracing::info!(queue = self.queue, "consuming again");
             }
-            let ended = tokio::select! {
-                biased;
-                () = shared.reached(Phase::Closed) => None,
-                () = desk.left.notified() => None,
-                why = self.pump(&mut stream) => Some(why),
-            };
-            let Some(why) = ended else {
+            let Some(why) = self.pump(&mut stream).await else {
                 self.finish(stream).await;
                 break;
             };
@@ -200,25 +193,23 @@ impl Pump {
         Ok(Stream { connection, channel, deliveries })
     }
 
-    /// Takes deliveries and sends acknowledgements until the stream ends; returns why it did.
-    async fn pump(&self, stream: &mut Stream) -> String {
+    /// Takes deliveries and sends acknowledgements until the stream ends; returns why it did, nothing when its owner or the
+    /// transport ended it. Not to be dropped half-way: what it is about to send would be lost.
+    async fn pump(&self, stream: &mut Stream) -> Option<String> {
+        let mut closed = pin!(self.shared.reached(Phase::Closed));
         let mut due = None;
         loop {
-            tokio::select! {
+            let tells = tokio::select! {
                 biased;
-                () = until(due) => {
-                    due = None;
-                    if let Err(error) = self.acknowledge(&stream.channel).await {
-                        return error.line();
-                    }
-                }
+                () = &mut closed => return None,
+                () = self.desk.left.notified() => return None,
+                () = until(due) => true,
                 () = self.desk.work.notified() => {
-                    let pressing = self.desk.held().is_pressing();
-                    let delay = if pressing { Duration::ZERO } else { self.shared.options.acknowledge_delay };
-                    let at = Instant::now() + delay;
-                    due = Some(due.map_or(at, |due: Instant| due.min(at)));
+                    due.get_or_insert_with(|| Instant::now() + self.shared.options.acknowledge_delay);
+                    // Whoever stops takes nothing more, and others are there to take it.
+                    self.desk.held().is_pressing() || !self.shared.is(Phase::Open)
                 }
-                () = self.shared.consuming.lost(&stream.connection) => return "its connection was lost".to_owned(),
+                () = self.shared.consuming.lost(&stream.connection) => return Some("its connection was lost".to_owned()),
                 delivery = stream.deliveries.next() => match delivery {
                     Some(Ok(delivery)) => {
                         let died = properties::died(&delivery.properties);
@@ -226,10 +217,17 @@ impl Pump {
                         let (tag, body) = (self.shared.tag(), Arc::from(delivery.data));
                         self.desk.held().deliver(delivery.delivery_tag, Delivery { tag, body, died });
                         self.desk.arrived.notify_waiters();
+                        false
                     }
-                    Some(Err(error)) => return error.to_string(),
-                    None => return "the broker cancelled it".to_owned(),
+                    Some(Err(error)) => return Some(error.to_string()),
+                    None => return Some("the broker cancelled it".to_owned()),
                 },
+            };
+            if tells {
+                due = None;
+                if let Err(error) = self.acknowledge(&stream.channel).await {
+                    return Some(error.line());
+                }
             }
         }
     }

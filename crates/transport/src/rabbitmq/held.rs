@@ -60,9 +60,10 @@ impl Held {
         !self.untold.is_empty()
     }
 
-    /// Whether so much is untold that the broker, which counts it as held, might soon deliver nothing more.
+    /// Whether the broker delivers nothing more, or might soon, for want of what is untold: it counts that as held.
     pub(super) fn is_pressing(&self) -> bool {
-        self.untold.len() >= self.prefetch.div_ceil(PRESSING)
+        let (untold, counted) = (self.untold.len(), self.live.len() + self.untold.len());
+        untold >= self.prefetch.div_ceil(PRESSING) || (untold > 0 && counted >= self.prefetch)
     }
 
     /// What to tell the broker, once.
@@ -132,8 +133,8 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_meanwhile_is_told_at_once() {
-        let mut held = delivered(24, 1..=24);
-        let tags = received(&mut held, 24);
+        let mut held = delivered(24, 1..=20);
+        let tags = received(&mut held, 20);
         for (count, pressing) in [(1, false), (2, false), (3, true)] {
             assert!(held.acknowledge(&tags[count - 1..count]));
             assert_eq!(held.is_pressing(), pressing, "{count} of 24 are untold");
@@ -143,12 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn of_a_prefetch_of_one_everything_is_pressing() {
-        let mut held = delivered(1, 1..=1);
-        assert!(!held.is_pressing());
-        let tags = received(&mut held, 1);
-        held.acknowledge(&tags);
-        assert!(held.is_pressing());
+    fn when_all_of_the_prefetch_is_out_everything_is_pressing() {
+        for prefetch in [1, 24] {
+            let mut held = delivered(prefetch, 1..=prefetch as u64);
+            assert!(!held.is_pressing());
+            let tags = received(&mut held, 1);
+            held.acknowledge(&tags);
+            assert!(held.is_pressing(), "nothing comes otherwise for as long as the others are in hand");
+        }
     }
 
     #[test]
