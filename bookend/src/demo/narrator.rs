@@ -30,6 +30,7 @@ pub fn sentence(event: &Value) -> String {
         "compensated" if get("nothing_to_undo") == "true" => format!("{:<12} had nothing to undo", step()),
         "compensated" => format!("{:<12} undone", step()),
         "late" => format!("{:<12} {} was answered late", step(), get("verb")),
+        "contradicted" => format!("{:<12} {} was answered against what was known", step(), get("verb")),
         "cancel_requested" => "cancel requested".to_owned(),
         "cancel_granted" => "cancel granted".to_owned(),
         "cancel_too_late" => "cancel came too late".to_owned(),

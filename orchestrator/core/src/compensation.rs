@@ -1,7 +1,8 @@
 //! The way back: the fence that finds out about the pivot, and the frozen undo plan.
 //!
-//! Must hold: the plan holds every effect ever sent and not known refused, contradicted ones included, in reverse order, and
-//! never changes once the first `compensate` has left; the pivot is never in it, because its fate is known before.
+//! Must hold: the plan holds every effect ever sent and not known refused, contradicted ones and those that a person made
+//! included, in reverse order, and never changes once the first `compensate` has left; the pivot is never in it, because its
+//! fate is known before.
 
 use saga_defs::{Kind, Verb};
 
@@ -44,7 +45,8 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
         definition.kind(*index) == Kind::Compensatable
             && draft.saga.step(&step.name).is_some_and(|state| {
                 let known_refused = matches!(state.effect, Effect::Refused(_)) && !state.contradicted;
-                state.execute.sent > 0 && !known_refused && state.undo == Undo::Open
+                let made_by_hand = matches!(state.effect, Effect::Skipped(_));
+                (state.execute.sent > 0 || made_by_hand) && !known_refused && state.undo == Undo::Open
             })
     });
     let mut plan: Vec<String> = undoable.map(|(_, step)| step.name.clone()).collect();
@@ -52,17 +54,13 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
     plan
 }
 
-/// Sends the first undo of the plan that is not done, or ends the saga, unless something was made by the word of its
-/// participant and nothing undid it: what was said of one step while a person had another in hand is owed an answer still.
+/// Sends the first undo of the plan that is not done, or ends the saga, unless a person is to be told of a contradiction.
 pub(crate) fn next(draft: &mut Draft<'_>) {
     let Phase::Undoing(plan) = &draft.saga.phase else { return };
     let open = plan.iter().find(|name| draft.saga.steps[*name].undo == Undo::Open).cloned();
-    match (open, standing(draft)) {
+    match (open, draft.untold()) {
         (Some(step), _) => draft.send(&step, Verb::Compensate),
-        (None, Some(step)) => {
-            let text = format!("`{step}` says that it was made, and nothing undid it; find out by hand what stands");
-            draft.stick(Cause::ContractViolation, &step, Verb::Compensate, &text);
-        }
+        (None, Some(step)) => draft.tell(&step, Verb::Compensate),
         (None, None) => {
             // Also what a person undid before anybody was asked.
             let undone = |step: &StepState| step.compensate.sent > 0 || step.undo == Undo::Skipped;
@@ -70,20 +68,6 @@ pub(crate) fn next(draft: &mut Draft<'_>) {
             draft.end(End::Compensated);
         }
     }
-}
-
-/// The last step that was made and not undone, as far as is known; one that said both was made.
-fn standing(draft: &Draft<'_>) -> Option<String> {
-    let definition = draft.definition();
-    let stands = definition.steps.iter().enumerate().rev().find(|(index, step)| {
-        definition.kind(*index) != Kind::WithoutEffect
-            && draft.saga.step(&step.name).is_some_and(|state| match (state.undo, &state.effect) {
-                (Undo::Standing, _) | (Undo::Open | Undo::NothingToUndo, Effect::Succeeded(_)) => true,
-                (Undo::Open, Effect::Refused(_)) => state.contradicted,
-                (Undo::Open | Undo::NothingToUndo, _) | (Undo::Done | Undo::Skipped, _) => false,
-            })
-    });
-    stands.map(|(_, step)| step.name.clone())
 }
 
 /// The effect is gone, or a tombstone keeps it from ever being made. What is stuck on another step stays so, and one step

@@ -83,6 +83,20 @@ impl<'a> Draft<'a> {
         self.emit(Event::Stuck { cause, step: step.to_owned(), verb, at: self.now, message });
     }
 
+    /// The first step with a contradiction that nobody was told of.
+    pub(crate) fn untold(&self) -> Option<String> {
+        let mut steps = self.definition().steps.iter().map(|step| &step.name);
+        steps.find(|name| self.saga.step(name).is_some_and(|state| state.untold)).cloned()
+    }
+
+    /// Holds the saga for a person because of such a step.
+    pub(crate) fn tell(&mut self, step: &str, verb: Verb) {
+        let text = format!(
+            "`{step}` contradicted itself while another step was in hand, see its history; find out by hand what stands"
+        );
+        self.stick(Cause::ContractViolation, step, verb, &text);
+    }
+
     pub(crate) fn decide(&mut self, decision: Decision) {
         if self.saga.decision.is_none() {
             self.emit(Event::Decided { decision, at: self.now });

@@ -109,6 +109,15 @@ pub enum Event {
         /// What it said.
         fact: Fact,
     },
+    /// A step's participant contradicted itself while a person had another step's contradiction in hand.
+    Contradicted {
+        /// Its step.
+        step: String,
+        /// The verb that was answered.
+        verb: Verb,
+        /// What it said.
+        fact: Fact,
+    },
     /// A request to cancel was stored.
     CancelRequested {
         /// When.

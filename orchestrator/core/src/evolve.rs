@@ -82,7 +82,7 @@ pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
         Event::FenceStarted { failure, .. } => {
             // Another step may be waited for that was asked again; only the fence decides now.
             quiet(&mut saga);
-            saga.stuck = None;
+            put_off(&mut saga);
             saga.phase = Phase::Fencing;
             fail(&mut saga, failure);
         }
@@ -98,6 +98,7 @@ pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
             settle_undo(&mut saga, step, if *nothing_to_undo { Undo::NothingToUndo } else { Undo::Done });
         }
         Event::Late { step, verb, fact } => late(entry(&mut saga, step), *verb, fact),
+        Event::Contradicted { step, verb, fact } => contradicted(entry(&mut saga, step), *verb, fact),
         Event::CancelRequested { at } => {
             saga.cancel = Some(Cancel { requested_at: *at, outcome: CancelOutcome::Pending });
         }
@@ -145,6 +146,8 @@ fn fail(saga: &mut Saga, failure: &Failure) {
 
 fn settle_effect(saga: &mut Saga, step: &str, effect: Effect) {
     let state = entry(saga, step);
+    // A person who says what counts was told.
+    state.untold &= !matches!(effect, Effect::Skipped(_));
     state.effect = effect;
     state.execute.waiting = None;
     // A fence that was asked loses its question with the verdict; its answer will be a late fact.
@@ -156,6 +159,8 @@ fn settle_undo(saga: &mut Saga, step: &str, undo: Undo) {
     let state = entry(saga, step);
     state.undo = undo;
     state.compensate.waiting = None;
+    // Whatever was said of the effect before, this is what came of it.
+    state.untold = false;
     unstick(saga, step);
 }
 
@@ -187,11 +192,23 @@ fn late(step: &mut StepState, verb: Verb, fact: &Fact) {
     }
 }
 
+/// An effect that was ever said to be made counts as made and contradicted, whatever comes after, so that words that come twice
+/// change nothing. What is known of an undo stays: there is nothing else to go on from.
+fn contradicted(step: &mut StepState, verb: Verb, fact: &Fact) {
+    step.untold = true;
+    match (verb, fact) {
+        (Verb::Execute, Fact::Succeeded(_)) => late(step, verb, fact),
+        (Verb::Execute, Fact::Refused(_)) => step.contradicted |= matches!(step.effect, Effect::Succeeded(_)),
+        (Verb::Compensate, Fact::Succeeded(_) | Fact::Refused(_)) => {}
+    }
+}
+
 fn hold(saga: &mut Saga, stuck: Stuck) {
     quiet(saga);
     // A step may be stuck before it was ever sent.
     if let Some(state) = saga.steps.get_mut(&stuck.step) {
         state.contradicted |= stuck.cause == Cause::ContractViolation && state.effect != Effect::Unknown;
+        state.untold &= stuck.cause != Cause::ContractViolation;
     }
     saga.stuck = Some(stuck);
 }
@@ -203,7 +220,8 @@ fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
 }
 
 fn renew(saga: &mut Saga, step: &str, verb: Verb) {
-    let refused = saga.stuck.take().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
+    let refused = saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
+    put_off(saga);
     let state = entry(saga, step);
     match verb {
         // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe.
@@ -213,10 +231,20 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         Verb::Execute => {
             state.execute.spent = 0;
             state.effect = Effect::Unknown;
+            state.untold = false;
         }
         Verb::Compensate => {
             state.compensate.spent = 0;
             state.undo = Undo::Open;
         }
+    }
+}
+
+/// The trouble is set aside. A contradiction is to be told of again, unless its own step is asked and says what is so: asking
+/// the pivot's fence first says nothing of it.
+fn put_off(saga: &mut Saga) {
+    let contradiction = saga.stuck.take().filter(|stuck| stuck.cause == Cause::ContractViolation);
+    if let Some(state) = contradiction.and_then(|stuck| saga.steps.get_mut(&stuck.step)) {
+        state.untold = true;
     }
 }

@@ -6,43 +6,28 @@ use serde_json::Value;
 use crate::compensation;
 use crate::draft::Draft;
 use crate::event::Event;
-use crate::state::{Cause, Decision, Effect, End, Failure, Phase, Undo, failure};
+use crate::state::{Cause, Decision, Effect, End, Failure, Phase, failure};
 
-/// Sends the first step that is not done, or completes the saga, unless something was undone by the word of its participant:
-/// what was said of one step while a person had another in hand is owed an answer still.
+/// Sends the first step that is not done, or completes the saga, unless a person is to be told of a contradiction.
 pub(crate) fn advance(draft: &mut Draft<'_>) {
+    if let Some(step) = draft.untold() {
+        return draft.tell(&step, Verb::Execute);
+    }
     let definition = draft.definition();
     let open = definition.steps.iter().find(|step| match draft.saga.step(&step.name).map(|state| &state.effect) {
         Some(Effect::Succeeded(_) | Effect::Skipped(_)) => false,
         Some(Effect::Unknown | Effect::Refused(_)) | None => true,
     });
-    match (open, taken_back(draft)) {
-        (Some(step), _) => match known_refusal(draft, &step.name) {
+    match open {
+        Some(step) => match known_refusal(draft, &step.name) {
             Some(code) => turned_down(draft, &step.name, &code, ""),
             None => draft.send(&step.name, Verb::Execute),
         },
-        (None, Some(step)) => {
-            let text = format!("`{step}` says that it was undone, and the saga stands; find out by hand what stands");
-            draft.stick(Cause::ContractViolation, &step, Verb::Execute, &text);
-        }
-        (None, None) => {
+        None => {
             draft.decide(Decision::Committed);
             draft.end(End::Completed);
         }
     }
-}
-
-/// The first step that was made and undone, as far as is known.
-fn taken_back(draft: &Draft<'_>) -> Option<String> {
-    let steps = draft.definition().steps.iter();
-    let mut gone = steps.filter(|step| {
-        draft.saga.step(&step.name).is_some_and(|state| match (&state.effect, state.undo) {
-            (Effect::Succeeded(_), Undo::Done | Undo::NothingToUndo) => true,
-            (Effect::Succeeded(_), Undo::Open | Undo::Standing | Undo::Skipped) => false,
-            (Effect::Unknown | Effect::Refused(_) | Effect::Skipped(_), _) => false,
-        })
-    });
-    gone.next().map(|step| step.name.clone())
 }
 
 /// A refusal that came while the saga was held for a person.

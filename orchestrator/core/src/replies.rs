@@ -122,7 +122,7 @@ fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> O
         (Verb::Execute, Place::Undoing | Place::Passed) => late(draft, step, verb, Fact::Succeeded(output.clone())),
         (Verb::Compensate, Place::Undoing) => return undone(draft, step, output),
         (Verb::Compensate, Place::Fencing) => return fence_held(draft, step, output),
-        (Verb::Compensate, Place::Held) => compensation::noted(draft, step, nothing_to_undo(output)),
+        (Verb::Compensate, Place::Held) => return undone_while_held(draft, step, output),
         (Verb::Compensate, Place::Forward | Place::Passed) => return late_fence(draft, step, output),
     }
     None
@@ -145,6 +145,7 @@ fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str
             }
             compensation::refused(draft, step, code);
         }
+        (Verb::Compensate, Place::Held) if is_asked_again(draft, step) => return Some(Ignored::Duplicate),
         (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => {
             if matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_)) {
                 return Some(Ignored::Duplicate);
@@ -164,6 +165,28 @@ fn undone(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> 
     None
 }
 
+/// The same, while a person has another step in hand. A saga that goes forward counts on the effect.
+fn undone_while_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
+    let counted_on = match draft.saga.phase {
+        Phase::Forward => matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_)),
+        Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => contradicts_success(draft, step, output),
+    };
+    if counted_on {
+        return contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()));
+    }
+    compensation::noted(draft, step, nothing_to_undo(output));
+    None
+}
+
+/// Whether this step's undo or fence is asked once more when the saga moves again.
+fn is_asked_again(draft: &Draft<'_>, step: &str) -> bool {
+    match &draft.saga.phase {
+        Phase::Fencing => draft.is_pivot(step),
+        Phase::Undoing(plan) => plan.iter().any(|name| name == step) && draft.saga.steps[step].undo == Undo::Open,
+        Phase::Forward | Phase::Ended(_) => false,
+    }
+}
+
 /// The pivot does not stand: it was never executed, or its participant can undo and did.
 fn fence_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
     if contradicts_success(draft, step, output) {
@@ -177,14 +200,22 @@ fn nothing_to_undo(output: &Value) -> bool {
     output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false)
 }
 
+/// There is nothing to undo of what was said to be made: by the participant, once at least, or by a person. Of a pivot the
+/// last word counts, since its fence is what settles the words before.
 fn contradicts_success(draft: &Draft<'_>, step: &str, output: &Value) -> bool {
-    nothing_to_undo(output) && matches!(draft.saga.steps[step].effect, Effect::Succeeded(_))
+    let state = &draft.saga.steps[step];
+    let made = match state.effect {
+        Effect::Succeeded(_) => true,
+        Effect::Skipped(_) => !draft.is_pivot(step),
+        Effect::Unknown | Effect::Refused(_) => state.contradicted && !draft.is_pivot(step),
+    };
+    made && nothing_to_undo(output)
 }
 
 /// The participant does not accept the form of an `execute`. While a fence or an undo is asked, that changes nothing.
 fn not_understood(draft: &mut Draft<'_>, step: &str, text: &str) -> Option<Ignored> {
     match place(draft, step) {
-        Place::Forward if !is_contradicted(draft) => {
+        Place::Forward if in_hand(draft).is_none() => {
             draft.stick(Cause::ContractViolation, step, Verb::Execute, text);
             None
         }
@@ -207,8 +238,7 @@ enum Place {
 }
 
 fn place(draft: &Draft<'_>, step: &str) -> Place {
-    let contradiction = |cause| cause == Cause::ContractViolation;
-    let held = draft.saga.stuck.as_ref().is_some_and(|stuck| contradiction(stuck.cause) && stuck.step != step);
+    let held = in_hand(draft).is_some_and(|other| other != step);
     match &draft.saga.phase {
         _ if held => Place::Held,
         Phase::Forward => Place::Forward,
@@ -243,31 +273,41 @@ fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {
 
 /// Two words of a participant that can't both be true. Nothing is guessed: a person looks at it.
 fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcome) -> Option<Ignored> {
-    if is_contradicted(draft) {
-        let elsewhere = draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.step != step);
-        let still_asked = verb == Verb::Compensate && draft.saga.steps[step].undo == Undo::Open;
-        return match fact(outcome) {
-            // One thing after the other for a person; but what was said of this step is no knowledge any more. An undo that is
-            // not known to be over is asked again in any case.
-            Some(fact) if elsewhere && !still_asked => {
-                late(draft, step, verb, fact);
-                None
-            }
-            Some(_) | None => Some(Ignored::Duplicate),
-        };
-    }
     // What a retry asks again: on the way back the undo, on the way forward the effect.
     let again = match draft.saga.phase {
         Phase::Undoing(_) => Verb::Compensate,
         Phase::Forward | Phase::Fencing | Phase::Ended(_) => Verb::Execute,
     };
-    if let (Verb::Execute, Verb::Compensate, Outcome::Succeeded { output }) = (verb, again, outcome) {
-        late(draft, step, verb, Fact::Succeeded(output.clone()));
+    let made = match (verb, again, outcome) {
+        (Verb::Execute, Verb::Compensate, Outcome::Succeeded { output }) => Some(Fact::Succeeded(output.clone())),
+        (Verb::Execute | Verb::Compensate, _, _) => None,
+    };
+    match (in_hand(draft), made, fact(outcome)) {
+        // One thing after the other for a person. That an effect was made is never passed over.
+        (Some(other), _, Some(fact)) if other != step && (!draft.saga.steps[step].untold || is_made(verb, &fact)) => {
+            draft.emit(Event::Contradicted { step: step.to_owned(), verb, fact });
+            None
+        }
+        (Some(same), Some(made), _) if same == step => {
+            late(draft, step, verb, made);
+            None
+        }
+        (Some(_), _, _) => Some(Ignored::Duplicate),
+        (None, made, _) => {
+            if let Some(made) = made {
+                late(draft, step, verb, made);
+            }
+            let said = outcome.as_str();
+            let text =
+                format!("`{verb}` of `{step}` now says `{said}`, against what was known; find out by hand what stands");
+            draft.stick(Cause::ContractViolation, step, again, &text);
+            None
+        }
     }
-    let said = outcome.as_str();
-    let text = format!("`{verb}` of `{step}` now says `{said}`, against what was known; find out by hand what stands");
-    draft.stick(Cause::ContractViolation, step, again, &text);
-    None
+}
+
+fn is_made(verb: Verb, fact: &Fact) -> bool {
+    verb == Verb::Execute && matches!(fact, Fact::Succeeded(_))
 }
 
 fn fact(outcome: &Outcome) -> Option<Fact> {
@@ -278,7 +318,8 @@ fn fact(outcome: &Outcome) -> Option<Fact> {
     }
 }
 
-/// A person has a contradiction in hand already.
-fn is_contradicted(draft: &Draft<'_>) -> bool {
-    draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::ContractViolation)
+/// The step whose contradiction a person has in hand.
+fn in_hand(draft: &Draft<'_>) -> Option<String> {
+    let stuck = draft.saga.stuck.as_ref().filter(|stuck| stuck.cause == Cause::ContractViolation);
+    stuck.map(|stuck| stuck.step.clone())
 }

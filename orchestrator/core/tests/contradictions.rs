@@ -56,7 +56,7 @@ fn a_fence_that_contradicts_the_pivot_needs_a_person() {
 
 #[test]
 fn a_contradiction_while_fencing_never_forgets_the_pivot() {
-    for action in [Action::Retry, Action::Skip(outputs("booking"))] {
+    for (action, status) in [(Action::Retry, Status::Stuck), (Action::Skip(outputs("booking")), Status::Running)] {
         let mut desk = Desk::booking();
         let reserve = desk.succeed("booking");
         desk.succeed("payment");
@@ -66,7 +66,8 @@ fn a_contradiction_while_fencing_never_forgets_the_pivot() {
         desk.operate(action).expect("is possible");
         assert_eq!(desk.expect("confirmation", Compensate).attempt, 2, "the fence is asked again");
         desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
-        desk.ends(Status::Running, Some(Decision::Committed));
+        // A retry asked for the fence, and nothing yet of the step that is in hand.
+        desk.ends(status, Some(Decision::Committed));
     }
 }
 
@@ -334,7 +335,8 @@ fn a_pivot_that_contradicted_itself_while_held_is_fenced() {
     desk.ends(Status::Stuck, None);
     desk.operate(Action::Compensate).expect("is possible");
     desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
-    desk.ends(Status::Running, Some(Decision::Committed));
+    desk.stuck(Cause::ContractViolation, "booking");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
     assert!(desk.sent.iter().all(|command| command.verb == Execute || command.step == "confirmation"));
 }
 
@@ -415,23 +417,20 @@ fn undone_but_contradicted(desk: &mut Desk) {
 
 #[test]
 fn what_is_made_while_another_is_in_hand_is_told_of_before_the_end() {
-    for (and_refused, word) in [(false, "made"), (true, "made and then refused")] {
-        let mut desk = Desk::booking();
-        desk.succeed("booking");
-        let charge = desk.expect("payment", Execute);
-        desk.reply(&charge, Outcome::refused("card_declined", ""));
-        undone_but_contradicted(&mut desk);
-        assert_eq!(desk.reply(&charge, Outcome::succeeded(outputs("payment"))), None);
-        if and_refused {
-            assert_eq!(desk.reply(&charge, Outcome::refused("card_declined", "")), None);
-        }
-        desk.operate(Action::Retry).expect("is possible");
-        desk.undo("booking");
-        desk.stuck(Cause::ContractViolation, "payment");
-        assert!(matches!(desk.operate(Action::Retry), Err(Refusal::NotAllowed { .. })), "{word}");
-        desk.operate(Action::Skip(json!({}))).expect("is possible");
-        desk.ends(Status::Compensated, Some(Decision::Undone));
-    }
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    let charge = desk.expect("payment", Execute);
+    desk.reply(&charge, Outcome::refused("card_declined", ""));
+    undone_but_contradicted(&mut desk);
+    assert_eq!(desk.reply(&charge, Outcome::succeeded(outputs("payment"))), None);
+    let refused = desk.reply(&charge, Outcome::refused("card_declined", ""));
+    assert_eq!(refused, Some(Ignored::Duplicate), "nothing takes it back");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("booking");
+    desk.stuck(Cause::ContractViolation, "payment");
+    assert!(matches!(desk.operate(Action::Retry), Err(Refusal::NotAllowed { .. })));
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
 }
 
 #[test]
@@ -452,7 +451,25 @@ fn what_is_made_after_its_tombstone_while_another_is_in_hand_is_undone() {
 }
 
 #[test]
-fn what_is_taken_back_while_another_is_in_hand_is_told_of_before_the_end() {
+fn a_pivot_that_stands_after_all_while_another_is_in_hand_is_told_of_before_the_end() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.answer("payment", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "payment");
+    assert_eq!(desk.reply(&fence, Outcome::refused("already_executed", "")), None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Close).expect("is possible");
+    desk.ends(Status::Closed, Some(Decision::Abandoned));
+}
+
+/// A saga that stands, whose first step is in hand; the fence of its pivot was answered as that does stand.
+fn stands_with_another_in_hand() -> (Desk, Command) {
     let mut desk = at_pivot();
     let reserve = desk.sent[0].clone();
     desk.silence("confirmation", Execute);
@@ -461,10 +478,85 @@ fn what_is_taken_back_while_another_is_in_hand_is_told_of_before_the_end() {
     desk.succeed("confirmation");
     desk.reply(&reserve, Outcome::refused("slot_taken", ""));
     desk.stuck(Cause::ContractViolation, "booking");
+    (desk, fence)
+}
+
+#[test]
+fn what_is_taken_back_while_another_is_in_hand_is_told_of_and_asked_again() {
+    let (mut desk, fence) = stands_with_another_in_hand();
     assert_eq!(desk.reply(&fence, nothing_to_undo()), None);
+    let again = desk.reply(&fence, Outcome::refused("already_executed", ""));
+    assert_eq!(again, Some(Ignored::Duplicate), "nothing takes it back");
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
-    desk.succeed("notify");
     desk.stuck(Cause::ContractViolation, "confirmation");
-    desk.operate(Action::Skip(outputs("confirmation"))).expect("is possible");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.succeed("confirmation");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+#[test]
+fn a_fence_against_a_persons_word_while_another_is_in_hand_asks_a_person_again() {
+    let mut desk = at_pivot();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.answer("notify", Execute, Outcome::refused("contract_violation", ""));
+    desk.stuck(Cause::ContractViolation, "notify");
+    assert_eq!(desk.reply(&fence, nothing_to_undo()), None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+#[test]
+fn what_was_made_and_refused_and_is_not_there_needs_a_person() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    let charge = desk.succeed("payment");
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    assert_eq!(desk.reply(&charge, Outcome::refused("card_declined", "")), None);
+    desk.operate(Action::Compensate).expect("is possible");
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.answer("payment", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn what_a_person_made_by_hand_is_undone_by_hand() {
+    let mut desk = Desk::booking();
+    desk.answer("booking", Execute, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::PayloadMapping, "payment");
+    desk.operate(Action::Skip(outputs("payment"))).expect("is possible");
+    desk.stuck(Cause::PayloadMapping, "confirmation");
+    desk.operate(Action::Compensate).expect("is possible");
+    desk.answer("payment", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_contradiction_comes_back_when_the_undo_that_was_asked_for_is_too_late() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    let charge = desk.succeed("payment");
+    desk.reply(&charge, Outcome::refused("card_declined", ""));
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.operate(Action::Compensate).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.succeed("payment");
+    desk.succeed("confirmation");
+    desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
 }

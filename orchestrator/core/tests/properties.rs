@@ -276,7 +276,7 @@ impl World {
         if let Some(stuck) = saga.stuck.as_ref().filter(|_| !self.overruled && !self.lying) {
             assert_ne!(stuck.cause, Cause::ContractViolation, "these participants keep the contract");
         }
-        if let (Phase::Undoing(plan), false) = (&saga.phase, self.lying) {
+        if let Phase::Undoing(plan) = &saga.phase {
             let frozen = self.plan.get_or_insert_with(|| plan.clone());
             assert_eq!(frozen, plan, "the plan is frozen");
         }
@@ -304,21 +304,25 @@ impl World {
         }
     }
 
-    /// What an end says, by what the saga was told before it: of what is compensated every effect was undone, before, if its
-    /// success came late, or after; of what is completed none was.
+    /// What an end says, by what the saga was told before it: of what is compensated every effect was undone, and of what is
+    /// completed none was.
     fn check_accounts(&self) {
         for step in ["booking", "payment", "confirmation", "notify"] {
             let of_step = |told: &&(String, Verb, Verdict), verb: Verb, verdict: Verdict| {
                 told.0 == step && (told.1, told.2) == (verb, verdict)
             };
             let last = |verb: Verb, verdict: Verdict| self.told.iter().rposition(|told| of_step(&told, verb, verdict));
-            let first = self.told.iter().position(|told| of_step(&told, Verb::Execute, Verdict::Succeeded));
             let (undone, nothing) =
                 (last(Verb::Compensate, Verdict::Succeeded), last(Verb::Compensate, Verdict::Nothing));
-            let stands = last(Verb::Execute, Verdict::Succeeded).max(last(Verb::Compensate, Verdict::AlreadyExecuted));
+            let refused = last(Verb::Execute, Verdict::Refused);
+            let made = last(Verb::Execute, Verdict::Succeeded);
+            let stands = made.max(last(Verb::Compensate, Verdict::AlreadyExecuted));
             let right = match self.desk.saga.phase {
-                Phase::Ended(End::Compensated) => undone.is_some() || first <= nothing,
-                Phase::Ended(End::Completed) => stands > undone.max(nothing),
+                // Of a pivot its fence has the last word.
+                Phase::Ended(End::Compensated) if step == "confirmation" => undone.is_some() || stands <= nothing,
+                Phase::Ended(End::Compensated) => undone.is_some() || made.is_none(),
+                Phase::Ended(End::Completed) if step == "notify" => stands.is_some(),
+                Phase::Ended(End::Completed) => stands > undone.max(nothing).max(refused),
                 Phase::Ended(End::Closed) | Phase::Forward | Phase::Fencing | Phase::Undoing(_) => true,
             };
             assert!(right, "{step} is not as the end says: {:?} {:#?}", self.told, self.desk.saga);
