@@ -58,7 +58,12 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
 pub(crate) fn next(draft: &mut Draft<'_>) {
     let Phase::Undoing(plan) = &draft.saga.phase else { return };
     let open = plan.iter().find(|name| draft.saga.steps[*name].undo == Undo::Open).cloned();
-    match (open, draft.untold()) {
+    // What leaves nothing behind matters no more.
+    let untold = draft.untold().filter(|name| {
+        let index = draft.definition().position(name).expect("the saga's definition is pinned by its digest");
+        draft.definition().kind(index) != Kind::WithoutEffect
+    });
+    match (open, untold) {
         (Some(step), _) => draft.send(&step, Verb::Compensate),
         (None, Some(step)) => draft.tell(&step, Verb::Compensate),
         (None, None) => {

@@ -92,7 +92,7 @@ impl<'a> Draft<'a> {
     /// Holds the saga for a person because of such a step.
     pub(crate) fn tell(&mut self, step: &str, verb: Verb) {
         let text = format!(
-            "`{step}` contradicted itself while another step was in hand, see its history; find out by hand what stands"
+            "`{step}` contradicted itself and that was never cleared up, see the history; find out by hand what stands"
         );
         self.stick(Cause::ContractViolation, step, verb, &text);
     }

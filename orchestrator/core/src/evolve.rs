@@ -240,11 +240,11 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
     }
 }
 
-/// The trouble is set aside. A contradiction is to be told of again, unless its own step is asked and says what is so: asking
-/// the pivot's fence first says nothing of it.
+/// The trouble is set aside. A contradiction about an effect is to be told of again, unless its own step is asked and says what
+/// is so: asking the pivot's fence first says nothing of it.
 fn put_off(saga: &mut Saga) {
     let contradiction = saga.stuck.take().filter(|stuck| stuck.cause == Cause::ContractViolation);
     if let Some(state) = contradiction.and_then(|stuck| saga.steps.get_mut(&stuck.step)) {
-        state.untold = true;
+        state.untold = state.contradicted;
     }
 }

@@ -48,6 +48,7 @@ enum Relation {
 fn relate(phase: &Phase, state: &StepState, verb: Verb, outcome: &Outcome) -> Relation {
     match verb {
         Verb::Execute if is_echo_of_undo(phase, state, outcome) => Relation::Same,
+        Verb::Execute if is_no_verdict(outcome) && state.effect != Effect::Unknown => Relation::Same,
         Verb::Execute => relate_execute(state, outcome),
         Verb::Compensate => relate_compensate(state, outcome),
     }
@@ -67,6 +68,12 @@ fn relate_execute(state: &StepState, outcome: &Outcome) -> Relation {
         (Effect::Succeeded(_), Outcome::Refused { .. }) => Relation::Contradiction,
         (Effect::Refused(_), Outcome::Succeeded { .. }) => Relation::Contradiction,
     }
+}
+
+/// That a participant does not accept a command's form is no word about the effect: an earlier command with the same key may
+/// have made it.
+fn is_no_verdict(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused { code, .. } if code == message::CONTRACT_VIOLATION)
 }
 
 /// Once a compensation was asked, `fenced` only says that the command came after it. Whether an earlier one had made
@@ -130,7 +137,6 @@ fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> O
 
 fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str) -> Option<Ignored> {
     match (verb, place(draft, step)) {
-        // Not a word about the effect: an earlier command with the same key may have made it.
         (Verb::Execute, _) if code == message::CONTRACT_VIOLATION => return not_understood(draft, step, text),
         (Verb::Execute, Place::Forward | Place::Fencing) => forward::refused(draft, step, code, text),
         (Verb::Execute, Place::Held | Place::Undoing | Place::Passed) => {
@@ -165,9 +171,10 @@ fn undone(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> 
     None
 }
 
-/// The same, while a person has another step in hand. A saga that goes forward counts on the effect.
+/// The same, while a person has another step in hand. A saga that stands or goes forward counts on the effect.
 fn undone_while_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
     let counted_on = match draft.saga.phase {
+        Phase::Forward if draft.saga.decision.is_some() => true,
         Phase::Forward => matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_)),
         Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => contradicts_success(draft, step, output),
     };

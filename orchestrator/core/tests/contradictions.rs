@@ -560,3 +560,53 @@ fn a_contradiction_comes_back_when_the_undo_that_was_asked_for_is_too_late() {
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
 }
+
+#[test]
+fn what_was_not_understood_is_no_word_about_an_effect() {
+    let mut desk = at_pivot();
+    let charge = desk.sent[1].clone();
+    assert_eq!(desk.reply(&charge, Outcome::refused("contract_violation", "")), Some(Ignored::Duplicate));
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&confirm, Outcome::refused("contract_violation", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.reply(&fence, nothing_to_undo());
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_step_without_effect_that_contradicted_itself_holds_no_undo() {
+    let mut definition = catalog::booking();
+    definition.steps[1].without_effect = true;
+    let mut desk = Desk::with(definition);
+    desk.succeed("booking");
+    let check = desk.succeed("payment");
+    desk.reply(&check, Outcome::refused("no", ""));
+    desk.stuck(Cause::ContractViolation, "payment");
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_pivot_that_is_undone_while_the_saga_stands_and_another_is_in_hand_is_told_of() {
+    let mut desk = at_pivot();
+    let reserve = desk.sent[0].clone();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.reply(&fence, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&fence, Outcome::succeeded(json!({}))), None);
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+}

@@ -233,12 +233,13 @@ impl World {
     /// Any answer, whatever is so.
     fn lie(&mut self, command: &Command) -> Reply {
         let undo = command.verb == Verb::Compensate;
-        command.reply(match self.choose(6) {
+        command.reply(match self.choose(7) {
             0 => Outcome::succeeded(outputs(&command.step)),
             1 => Outcome::refused("no", ""),
             2 => Outcome::refused(message::FENCED, ""),
             3 if undo => Outcome::refused(message::ALREADY_EXECUTED, ""),
             4 if undo => nothing(),
+            5 if !undo => Outcome::refused(message::CONTRACT_VIOLATION, ""),
             _ => Outcome::Retry { after_ms: 100 },
         })
     }
@@ -374,6 +375,7 @@ fn verdict(outcome: &Outcome) -> Option<Verdict> {
         Outcome::Succeeded { .. } if *outcome == nothing() => Some(Verdict::Nothing),
         Outcome::Succeeded { .. } => Some(Verdict::Succeeded),
         Outcome::Refused { code, .. } if code == message::ALREADY_EXECUTED => Some(Verdict::AlreadyExecuted),
+        Outcome::Refused { code, .. } if code == message::CONTRACT_VIOLATION => None,
         Outcome::Refused { .. } => Some(Verdict::Refused),
         Outcome::Retry { .. } => None,
     }

@@ -217,7 +217,7 @@ impl Pump {
                         let (tag, body) = (self.shared.tag(), Arc::from(delivery.data));
                         self.desk.held().deliver(delivery.delivery_tag, Delivery { tag, body, died });
                         self.desk.arrived.notify_waiters();
-                        false
+                        self.desk.held().is_pressing()
                     }
                     Some(Err(error)) => return Some(error.to_string()),
                     None => return Some("the broker cancelled it".to_owned()),
