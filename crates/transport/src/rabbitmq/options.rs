@@ -61,7 +61,7 @@ impl Options {
             jitter_seed: u64::from(std::process::id()),
             confirm_max: Duration::from_secs(30),
             refused_pause: Duration::from_millis(200),
-            acknowledge_delay: Duration::from_millis(100),
+            acknowledge_delay: Duration::from_millis(50),
             drain: Duration::from_secs(5),
         }
     }
