@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
         self.emit(Event::Stuck { cause, step: step.to_owned(), verb, at: self.now, message });
     }
 
-    /// The first step with a contradiction that nobody was told of.
+    /// The first step with a contradiction that a person is to be told of.
     pub(crate) fn untold(&self) -> Option<String> {
         let mut steps = self.definition().steps.iter().map(|step| &step.name);
         steps.find(|name| self.saga.step(name).is_some_and(|state| state.untold)).cloned()

@@ -151,7 +151,10 @@ fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str
             }
             compensation::refused(draft, step, code);
         }
-        (Verb::Compensate, Place::Held) if is_asked_again(draft, step) => return Some(Ignored::Duplicate),
+        // It is asked again when the saga moves.
+        (Verb::Compensate, Place::Held) if matches!(unheld(draft, step), Place::Fencing | Place::Undoing) => {
+            return Some(Ignored::Duplicate);
+        }
         (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => {
             if matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_)) {
                 return Some(Ignored::Duplicate);
@@ -174,8 +177,10 @@ fn undone(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> 
 /// The same, while a person has another step in hand. A saga that stands or goes forward counts on the effect.
 fn undone_while_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
     let counted_on = match draft.saga.phase {
-        Phase::Forward if draft.saga.decision.is_some() => true,
-        Phase::Forward => matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_)),
+        Phase::Forward => {
+            let made = matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_));
+            made || draft.saga.decision.is_some()
+        }
         Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => contradicts_success(draft, step, output),
     };
     if counted_on {
@@ -183,15 +188,6 @@ fn undone_while_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Optio
     }
     compensation::noted(draft, step, nothing_to_undo(output));
     None
-}
-
-/// Whether this step's undo or fence is asked once more when the saga moves again.
-fn is_asked_again(draft: &Draft<'_>, step: &str) -> bool {
-    match &draft.saga.phase {
-        Phase::Fencing => draft.is_pivot(step),
-        Phase::Undoing(plan) => plan.iter().any(|name| name == step) && draft.saga.steps[step].undo == Undo::Open,
-        Phase::Forward | Phase::Ended(_) => false,
-    }
 }
 
 /// The pivot does not stand: it was never executed, or its participant can undo and did.
@@ -211,11 +207,8 @@ fn nothing_to_undo(output: &Value) -> bool {
 /// last word counts, since its fence is what settles the words before.
 fn contradicts_success(draft: &Draft<'_>, step: &str, output: &Value) -> bool {
     let state = &draft.saga.steps[step];
-    let made = match state.effect {
-        Effect::Succeeded(_) => true,
-        Effect::Skipped(_) => !draft.is_pivot(step),
-        Effect::Unknown | Effect::Refused(_) => state.contradicted && !draft.is_pivot(step),
-    };
+    let ever = state.contradicted || matches!(state.effect, Effect::Skipped(_));
+    let made = matches!(state.effect, Effect::Succeeded(_)) || (ever && !draft.is_pivot(step));
     made && nothing_to_undo(output)
 }
 
@@ -246,8 +239,12 @@ enum Place {
 
 fn place(draft: &Draft<'_>, step: &str) -> Place {
     let held = in_hand(draft).is_some_and(|other| other != step);
+    if held { Place::Held } else { unheld(draft, step) }
+}
+
+/// Where it stands, or would if no person had another step in hand.
+fn unheld(draft: &Draft<'_>, step: &str) -> Place {
     match &draft.saga.phase {
-        _ if held => Place::Held,
         Phase::Forward => Place::Forward,
         Phase::Fencing if draft.is_pivot(step) => Place::Fencing,
         Phase::Undoing(plan) if plan.iter().any(|name| name == step) && draft.saga.steps[step].undo == Undo::Open => {
@@ -280,41 +277,33 @@ fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {
 
 /// Two words of a participant that can't both be true. Nothing is guessed: a person looks at it.
 fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcome) -> Option<Ignored> {
-    // What a retry asks again: on the way back the undo, on the way forward the effect.
-    let again = match draft.saga.phase {
-        Phase::Undoing(_) => Verb::Compensate,
-        Phase::Forward | Phase::Fencing | Phase::Ended(_) => Verb::Execute,
-    };
-    let made = match (verb, again, outcome) {
-        (Verb::Execute, Verb::Compensate, Outcome::Succeeded { output }) => Some(Fact::Succeeded(output.clone())),
-        (Verb::Execute | Verb::Compensate, _, _) => None,
-    };
-    match (in_hand(draft), made, fact(outcome)) {
+    let made = verb == Verb::Execute && matches!(outcome, Outcome::Succeeded { .. });
+    let undoing = matches!(draft.saga.phase, Phase::Undoing(_));
+    let this = in_hand(draft).map(|held| held == step);
+    match (this, fact(outcome)) {
         // One thing after the other for a person. That an effect was made is never passed over.
-        (Some(other), _, Some(fact)) if other != step && (!draft.saga.steps[step].untold || is_made(verb, &fact)) => {
+        (Some(false), Some(fact)) if made || !draft.saga.steps[step].untold => {
             draft.emit(Event::Contradicted { step: step.to_owned(), verb, fact });
             None
         }
-        (Some(same), Some(made), _) if same == step => {
-            late(draft, step, verb, made);
+        (Some(true), Some(fact)) if made && undoing => {
+            late(draft, step, verb, fact);
             None
         }
-        (Some(_), _, _) => Some(Ignored::Duplicate),
-        (None, made, _) => {
-            if let Some(made) = made {
-                late(draft, step, verb, made);
+        (Some(_), _) => Some(Ignored::Duplicate),
+        (None, fact) => {
+            if let Some(fact) = fact.filter(|_| made && undoing) {
+                late(draft, step, verb, fact);
             }
             let said = outcome.as_str();
             let text =
                 format!("`{verb}` of `{step}` now says `{said}`, against what was known; find out by hand what stands");
+            // What a retry asks again.
+            let again = if undoing { Verb::Compensate } else { Verb::Execute };
             draft.stick(Cause::ContractViolation, step, again, &text);
             None
         }
     }
-}
-
-fn is_made(verb: Verb, fact: &Fact) -> bool {
-    verb == Verb::Execute && matches!(fact, Fact::Succeeded(_))
 }
 
 fn fact(outcome: &Outcome) -> Option<Fact> {
@@ -326,7 +315,7 @@ fn fact(outcome: &Outcome) -> Option<Fact> {
 }
 
 /// The step whose contradiction a person has in hand.
-fn in_hand(draft: &Draft<'_>) -> Option<String> {
+fn in_hand<'d>(draft: &'d Draft<'_>) -> Option<&'d str> {
     let stuck = draft.saga.stuck.as_ref().filter(|stuck| stuck.cause == Cause::ContractViolation);
-    stuck.map(|stuck| stuck.step.clone())
+    stuck.map(|stuck| stuck.step.as_str())
 }
