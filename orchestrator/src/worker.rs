@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use runtime::Pause;
+use runtime::tasks::until;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -308,13 +309,6 @@ impl Making {
 async fn landing(under_way: &mut Option<UnderWay>) -> Attempt {
     match under_way {
         Some(batch) => batch.commit.as_mut().await,
-        None => pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
         None => pending().await,
     }
 }

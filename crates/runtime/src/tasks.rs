@@ -92,6 +92,14 @@ impl Tasks {
     }
 }
 
+/// Waits until then; without an instant for ever. Cancel-safe.
+pub async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

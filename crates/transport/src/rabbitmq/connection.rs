@@ -270,11 +270,3 @@ pub(super) async fn limited<T>(
         Err(_) => Err(Error::TimedOut { limit_ms: limit.as_millis() }),
     }
 }
-
-/// Waits until then; without an instant for ever.
-pub(super) async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}

@@ -16,10 +16,11 @@ use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use runtime::retry::{Failure, retry};
+use runtime::tasks::until;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connection::{limited, until};
+use super::connection::limited;
 use super::held::Held;
 use super::{Phase, Shared, properties, topology};
 use crate::{Consumer, Delivery, Error, Queue};

@@ -15,10 +15,11 @@ use futures_util::future::{FutureExt, poll_immediate};
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection};
+use runtime::tasks::until;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::connection::{limited, until};
+use super::connection::limited;
 use super::inflight::Number;
 use super::publisher::Mail;
 use super::{Phase, Shared, properties, topology};
