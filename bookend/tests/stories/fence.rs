@@ -1,12 +1,16 @@
 //! A pivot whose participant can undo, cancelled while it is unknown: the answer and the effect must agree.
 
+use std::time::Duration;
+
 use bookend::dev::CLIENT_TOKEN;
 use reqwest::Method;
 use saga_defs::{Definition, Retry};
 use serde_json::json;
+use testkit::services::Services;
 use tokio::task::JoinSet;
+use transport::in_process::Faults;
 
-use crate::common::{Api, LIMIT, Product, Simulators, Stack, booking_as, definitions, input};
+use crate::common::{Api, Cluster, LIMIT, Local, Shape, Simulators, booking_as, definitions, input};
 
 const SAGAS: usize = 120;
 
@@ -22,35 +26,52 @@ fn reserve_only() -> Definition {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fence_at_a_participant_that_can_undo_tells_the_truth() {
-    story(Stack::Embedded).await;
+    // What is lost is asked for by the fence alone.
+    let faults = Faults { seed: 5, redeliver_percent: 20, reorder_percent: 20, lose_percent: 20 };
+    let local = Local::start(Some(faults), Some(&reserve_only()), &[], "").await;
+    let slots = local.api.free_slots(SAGAS).await;
+    let ids = start_and_cancel(&local.api, &slots).await;
+    told_the_truth(&local.api, &ids).await;
+    assert_eq!(local.stack.shutdown(Duration::from_secs(10)).await, 0, "no task is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
 async fn a_fence_at_a_participant_that_can_undo_tells_the_truth_on_services() {
-    story(Stack::Services).await;
-}
-
-async fn story(stack: Stack) {
     let dir = tempfile::tempdir().expect("a folder");
     let folder = definitions(dir.path(), &reserve_only()).display().to_string();
     let simulators = Simulators::start(&[]).await;
-    let product = Product::start(stack, &simulators, &[("BOOKEND_DEFINITIONS__DIR", &folder)]).await;
-    let api = product.api();
-    let slots = api.free_slots(SAGAS).await;
+    let env = [("BOOKEND_DEFINITIONS__DIR", folder.as_str())];
+    let cluster = Cluster::start(&Services::shared(), &Shape::default(), &simulators, &env).await;
+    let slots = cluster.api.free_slots(SAGAS).await;
+    let (at_once, frozen) = slots.split_at(SAGAS / 2);
+    let mut ids = start_and_cancel(&cluster.api, at_once).await;
+    // Nobody answers these before their fence is asked.
+    let participants = &cluster.sites[0].process;
+    participants.freeze().expect("the signal is sent");
+    ids.extend(start_and_cancel(&cluster.api, frozen).await);
+    participants.thaw().expect("the signal is sent");
+    told_the_truth(&cluster.api, &ids).await;
+}
+
+/// Each is cancelled as soon as it was accepted.
+async fn start_and_cancel(api: &Api, slots: &[String]) -> Vec<String> {
     let mut asking = JoinSet::new();
-    for (n, slot) in slots.into_iter().enumerate() {
-        let api = api.clone();
+    for slot in slots {
+        let (api, slot) = (api.clone(), slot.clone());
         asking.spawn(async move {
-            let id = api.accepted("reserve-only", &format!("fence-{n}"), &input(&slot, "tok_visa")).await;
+            let id = api.accepted("reserve-only", &slot, &input(&slot, "tok_visa")).await;
             cancel(&api, &id).await;
             id
         });
     }
-    let ids = asking.join_all().await;
+    asking.join_all().await
+}
+
+async fn told_the_truth(api: &Api, ids: &[String]) {
     api.all_ended(LIMIT).await;
     let (mut committed, mut undone) = (0, 0);
-    for id in &ids {
+    for id in ids {
         let saga = api.saga(id).await;
         let held = is_held(api, id).await;
         match saga.text("decision") {
