@@ -43,9 +43,8 @@ pub(crate) enum Command {
         postgres: String,
         #[arg(long)]
         amqp: String,
-        /// Those of the baseline.
-        #[arg(long)]
-        baseline: bool,
+        #[arg(long, value_enum)]
+        of: Side,
         #[arg(long, value_enum, default_value_t = Batch::On)]
         batch: Batch,
     },
@@ -90,6 +89,9 @@ pub(crate) struct RunArgs {
     /// Runs the baseline, too, and compares.
     #[arg(long)]
     pub(crate) baseline: bool,
+    /// Instead of the engine a program that writes the rows and sends the messages of a saga and does nothing else.
+    #[arg(long, value_enum)]
+    pub(crate) bare: Option<BareKind>,
     /// Workers of the engine; as many as the product has, unless given.
     #[arg(long)]
     pub(crate) workers: Option<usize>,
@@ -215,6 +217,33 @@ impl Entrance {
         match self {
             Self::Engine => "engine",
             Self::Http => "http",
+        }
+    }
+}
+
+/// What shares a transaction of the bare job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BareKind {
+    /// What came meanwhile.
+    AtOnce,
+    /// Every saga in flight, for which it waits.
+    Together,
+}
+
+/// Who does the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Side {
+    Engine,
+    Baseline,
+    Bare,
+}
+
+impl Side {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Baseline => "baseline",
+            Self::Bare => "bare",
         }
     }
 }

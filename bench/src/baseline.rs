@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::job::STEPS;
+use crate::job::{Place, STEPS};
 use crate::load::Entry;
 
 const REPLIES: &str = "naive.replies";
@@ -43,16 +43,14 @@ create table if not exists effects (saga_id uuid not null, step text not null, u
 #[derive(Debug, Serialize, Deserialize)]
 struct Asked {
     saga_id: Uuid,
-    step: usize,
-    undo: bool,
+    at: Place,
     refuse: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Answered {
     saga_id: Uuid,
-    step: usize,
-    undo: bool,
+    at: Place,
     done: bool,
 }
 
@@ -138,7 +136,7 @@ impl Baseline {
     }
 
     async fn ask(&self, asked: &Asked) -> anyhow::Result<()> {
-        self.side.publish(&queue_of(STEPS[asked.step]), asked).await
+        self.side.publish(&queue_of(STEPS[asked.at.step]), asked).await
     }
 
     async fn answered(self: Arc<Self>, body: Vec<u8>) -> anyhow::Result<()> {
@@ -149,35 +147,25 @@ impl Baseline {
                 .bind(answer.saga_id)
                 .fetch_one(&mut *tx)
                 .await?;
-        let step = usize::try_from(step)?;
-        let next = match (answer.undo, answer.done) {
-            _ if answer.step != step => bail!("an answer to another step"),
-            (false, true) if step + 1 < STEPS.len() => Some((step + 1, false)),
-            (false, true) => None,
-            (false, false) => Some((step - 1, true)),
-            (true, _) if step > 0 => Some((step - 1, true)),
-            (true, _) => None,
-        };
-        let status = match (next, answer.undo) {
-            (Some((_, undo)), _) => {
-                if undo {
-                    "compensating"
-                } else {
-                    "running"
-                }
-            }
+        if answer.at.step != usize::try_from(step)? {
+            bail!("an answer to another step");
+        }
+        let next = answer.at.next(answer.done);
+        let status = match (next, answer.at.undo) {
+            (Some(Place { undo: true, .. }), _) => "compensating",
+            (Some(Place { undo: false, .. }), _) => "running",
             (None, true) => "compensated",
             (None, false) => "completed",
         };
-        let at = next.map_or(step, |(step, _)| step);
+        let at = next.unwrap_or(answer.at);
         query("update naive_sagas set status = $2, step = $3 where id = $1")
             .bind(answer.saga_id)
             .bind(status)
-            .bind(i32::try_from(at)?)
+            .bind(i32::try_from(at.step)?)
             .execute(&mut *tx)
             .await?;
         // Steps are gone through once forward, and once back.
-        let seq = if answer.undo { 2 * STEPS.len() + 1 - answer.step } else { 2 + answer.step };
+        let seq = if answer.at.undo { 2 * STEPS.len() + 1 - answer.at.step } else { 2 + answer.at.step };
         query("insert into naive_history (saga_id, seq, event) values ($1, $2, $3)")
             .bind(answer.saga_id)
             .bind(i32::try_from(seq)?)
@@ -186,11 +174,11 @@ impl Baseline {
             .await?;
         tx.commit().await?;
         match next {
-            Some((step, undo)) => self.ask(&Asked { saga_id: answer.saga_id, step, undo, refuse }).await,
+            Some(at) => self.ask(&Asked { saga_id: answer.saga_id, at, refuse }).await,
             None => {
                 let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&answer.saga_id);
                 if let Some(waiting) = waiting {
-                    let _ = waiting.send(!answer.undo);
+                    let _ = waiting.send(!answer.at.undo);
                 }
                 Ok(())
             }
@@ -215,7 +203,7 @@ impl Entry for Baseline {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
-        self.ask(&Asked { saga_id, step: 0, undo: false, refuse }).await?;
+        self.ask(&Asked { saga_id, at: Place::default(), refuse }).await?;
         let completed = end.await.context("the baseline ended")?;
         if completed == refuse {
             bail!("saga {saga_id} ended the other way");
@@ -251,12 +239,12 @@ pub(crate) async fn participants(postgres: &str, amqp: &str, tasks: &Tasks) -> a
 
 async fn take(side: Arc<Side>, step: &'static str, body: Vec<u8>) -> anyhow::Result<()> {
     let asked: Asked = serde_json::from_slice(&body)?;
-    let refused = asked.refuse && step == STEPS[2] && !asked.undo;
+    let refused = asked.refuse && step == STEPS[2] && !asked.at.undo;
     let mut tx = side.pool.begin().await?;
     let fresh = query("insert into naive_inbox values ($1, $2, $3, $4) on conflict do nothing")
         .bind(asked.saga_id)
         .bind(step)
-        .bind(asked.undo)
+        .bind(asked.at.undo)
         .bind(if refused { "refused" } else { "done" })
         .execute(&mut *tx)
         .await?
@@ -266,11 +254,11 @@ async fn take(side: Arc<Side>, step: &'static str, body: Vec<u8>) -> anyhow::Res
         query("insert into effects values ($1, $2, $3)")
             .bind(asked.saga_id)
             .bind(step)
-            .bind(asked.undo)
+            .bind(asked.at.undo)
             .execute(&mut *tx)
             .await?;
     }
     tx.commit().await?;
-    let answer = Answered { saga_id: asked.saga_id, step: asked.step, undo: asked.undo, done: !refused };
+    let answer = Answered { saga_id: asked.saga_id, at: asked.at, done: !refused };
     side.publish(REPLIES, &answer).await
 }

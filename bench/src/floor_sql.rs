@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::args::FloorArgs;
+use crate::bare_sql::{EVENTS, OUTCOME, STATE};
 use crate::job::{STEPS, create_effects};
 use crate::meter::{Group, Meter};
 use crate::{effects_sql, say};
@@ -36,11 +37,6 @@ const CHANGE: &str = "begin immediate;
     insert into history select unhex(value), $4, $3 from json_each($1);
     commit; select 1 as committed";
 const ANSWER: &str = "insert into inbox select unhex(value), unhex(value), ?2 from json_each(?1)";
-
-/// Bytes of a text of the job, about: a state half-way, the events of a transition, an answer with its digest.
-const STATE: usize = 500;
-const EVENTS: usize = 170;
-const OUTCOME: usize = 100;
 
 /// The databases of one engine and its participants.
 struct Owners {

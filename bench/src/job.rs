@@ -10,12 +10,30 @@ use saga_defs::catalog::{Catalog, Loaded};
 use saga_defs::{Command, Definition, Outcome, Timestamp};
 use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait, Query, Table};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::effects_sql;
 
 /// The steps, which are also the participants.
 pub(crate) const STEPS: [&str; 4] = ["reserve", "charge", "confirm", "inform"];
+
+/// Where a saga is, for those who run the job without an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) step: usize,
+    pub(crate) undo: bool,
+}
+
+impl Place {
+    /// Where it goes on; none when it has ended.
+    pub(crate) fn next(self, done: bool) -> Option<Self> {
+        match (self.undo, done) {
+            (false, true) => (self.step + 1 < STEPS.len()).then_some(Self { step: self.step + 1, undo: false }),
+            (false, false) | (true, _) => self.step.checked_sub(1).map(|step| Self { step, undo: true }),
+        }
+    }
+}
 
 /// What the job is called.
 pub(crate) const DEFINITION_NAME: &str = "errand";
@@ -158,5 +176,21 @@ impl Transactional for Worker {
         let undone: Vec<_> = commands.iter().map(|command| command.saga_id).collect();
         effects_sql::insert(tx, &undone, self.0, true).await?;
         Ok(vec![Outcome::succeeded(json!({})); commands.len()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_gone_through_once_forward_and_once_back() {
+        let at = |step, undo| Place { step, undo };
+        assert_eq!(at(0, false).next(true), Some(at(1, false)));
+        assert_eq!(at(3, false).next(true), None);
+        assert_eq!(at(2, false).next(false), Some(at(1, true)));
+        assert_eq!(at(0, false).next(false), None);
+        assert_eq!(at(1, true).next(true), Some(at(0, true)));
+        assert_eq!(at(0, true).next(true), None);
     }
 }

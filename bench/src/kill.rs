@@ -18,7 +18,7 @@ use serde_json::json;
 use testkit::process::Process;
 use tokio::time::Instant;
 
-use crate::args::KillArgs;
+use crate::args::{KillArgs, Side};
 use crate::entry::entry;
 use crate::load::{Arrival, Load};
 use crate::say;
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: KillArgs) -> anyhow::Result<()> {
     let effects = world::effects(url).await?;
     let engine = world::opened(url, "engine").await?;
     migrations::up::<migrations::Engine>(engine.writer()).await?;
-    let _participants = world::children(&["participants", "--postgres", url, "--amqp", amqp]).await?;
+    let _participants = world::serving(Side::Engine, url, amqp, true).await?;
     // Each has as many clients as sagas are wanted: about half of them all wait for their start at any instant.
     let clients = args.in_flight.max(1).to_string();
     let role = ["orchestrator", "--postgres", url, "--amqp", amqp, "--in-flight", &clients];

@@ -17,6 +17,10 @@ mod meter;
 
 mod baseline;
 
+mod bare_sql;
+
+mod bare;
+
 mod world;
 
 mod entry;
@@ -86,9 +90,9 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Floor(args) => floor_sql::run(args).await,
         Command::Suite { quick: true, .. } => suite::quick(),
         Command::Suite { quick: false, repeats } => suite::full(repeats, &suite::page()),
-        Command::Participants { postgres, amqp, baseline, batch } => {
+        Command::Participants { postgres, amqp, of, batch } => {
             let setup = Setup { http: false, batch: batch == Batch::On, workers: None };
-            world::participants(&postgres, &amqp, baseline, setup).await
+            world::participants(&postgres, &amqp, of, setup).await
         }
         Command::Orchestrator { postgres, amqp, in_flight } => kill::orchestrator(&postgres, &amqp, in_flight).await,
     }
@@ -102,10 +106,14 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     if args.trace_broker && args.stack == Stack::Embedded {
         bail!("there is a broker with --stack services only");
     }
+    if args.bare.is_some() && (args.stack == Stack::Embedded || args.entry == Entrance::Http || args.prefill > 0) {
+        bail!("--bare is for --stack services and --entry engine, and has nothing that could be prefilled");
+    }
     let setup = Setup { http: args.entry == Entrance::Http, batch: args.batch == Batch::On, workers: args.workers };
-    let world = match args.stack {
-        Stack::Embedded => World::embedded(setup).await?,
-        Stack::Services => World::on_services(setup).await?,
+    let world = match (args.stack, args.bare) {
+        (Stack::Embedded, _) => World::embedded(setup).await?,
+        (Stack::Services, Some(kind)) => World::bare(setup.batch, kind).await?,
+        (Stack::Services, None) => World::on_services(setup).await?,
     };
     if args.prefill > 0 {
         world.prefill(args.prefill).await?;

@@ -23,6 +23,9 @@ use transport::Transport;
 use transport::in_process::{self, InProcess};
 use transport::rabbitmq::{self, RabbitMq};
 
+use crate::args::{BareKind, Side};
+use crate::bare::{self, Bare};
+use crate::bare_sql;
 use crate::baseline::{self, Baseline};
 use crate::entry::entry;
 use crate::job::{self, STEPS, Worker};
@@ -111,8 +114,7 @@ impl World {
         let vhost = services.vhost().await;
         let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
         let participants = effects(&url).await?;
-        let batch = if setup.batch { "on" } else { "off" };
-        let serving = children(&["participants", "--postgres", &url, "--amqp", &amqp, "--batch", batch]).await?;
+        let serving = serving(Side::Engine, &url, &amqp, setup.batch).await?;
         let tasks = Tasks::new();
         let engine = orchestrator(&url, &amqp, &tasks, setup).await?;
         let owners = Owners { engine: opened(&url, "engine").await?, participants };
@@ -123,13 +125,36 @@ impl World {
         Ok(Self { entry, groups, services: Some((services, vhost)), engine: Some(engine), effects, tasks, _held: held })
     }
 
+    /// Rows and messages and nothing else, on services of its own.
+    pub(crate) async fn bare(batch: bool, kind: BareKind) -> anyhow::Result<Self> {
+        let services = settled_services().await?;
+        let vhost = services.vhost().await;
+        let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
+        let participants = effects(&url).await?;
+        for db in &participants {
+            bare_sql::create_for_participant(db).await?;
+        }
+        let serving = serving(Side::Bare, &url, &amqp, batch).await?;
+        let tasks = Tasks::new();
+        let engine = Db::open_postgres(&PostgresOptions::new(&url, "engine")).await?;
+        migrations::up::<migrations::Engine>(engine.writer()).await?;
+        bare_sql::create_for_engine(&engine).await?;
+        let broker = RabbitMq::start(broker(&amqp, &STEPS, "bench"), &tasks)?;
+        until_connected(&broker).await?;
+        let entry = Bare::start(engine.clone(), &broker, batch, kind, &tasks);
+        let groups = groups(&services, &serving)?;
+        let held = Held::Processes { _participants: Box::new(serving) };
+        let effects = Effects::Owners(Owners { engine, participants });
+        Ok(Self { entry, groups, services: Some((services, vhost)), engine: None, effects, tasks, _held: held })
+    }
+
     /// The baseline, on services of its own.
     pub(crate) async fn baseline() -> anyhow::Result<Self> {
         let services = settled_services().await?;
         let vhost = services.vhost().await;
         let (url, amqp) = (services.postgres_url().to_owned(), vhost.url().to_owned());
         baseline::create_tables(&url).await?;
-        let participants = children(&["participants", "--baseline", "--postgres", &url, "--amqp", &amqp]).await?;
+        let participants = serving(Side::Baseline, &url, &amqp, false).await?;
         let tasks = Tasks::new();
         let entry = Baseline::start(&url, &amqp, &tasks).await?;
         let groups = groups(&services, &participants)?;
@@ -182,6 +207,12 @@ const CACHE_FILLED: &str = "create unlogged table filler (body text);
     insert into filler select repeat('x', 8000)
         from generate_series(1, (select setting::int from pg_settings where name = 'shared_buffers'));
     drop table filler; checkpoint;";
+
+/// The participants as a process of their own.
+pub(crate) async fn serving(of: Side, postgres: &str, amqp: &str, batch: bool) -> anyhow::Result<Process> {
+    let batch = if batch { "on" } else { "off" };
+    children(&["participants", "--of", of.name(), "--postgres", postgres, "--amqp", amqp, "--batch", batch]).await
+}
 
 /// This program again, in another role.
 pub(crate) async fn children(args: &[&str]) -> anyhow::Result<Process> {
@@ -252,7 +283,8 @@ pub(crate) async fn orchestrator(url: &str, amqp: &str, tasks: &Tasks, setup: Se
     engine(db, &broker, tasks, false, setup).await
 }
 
-async fn prepare(db: &Db) -> anyhow::Result<()> {
+/// Makes a participant's tables.
+pub(crate) async fn prepare(db: &Db) -> anyhow::Result<()> {
     // Any ladder of an owner has the inbox.
     migrations::up::<migrations::Notify>(db.writer()).await?;
     job::create_effects(db.writer()).await?;
@@ -289,20 +321,24 @@ async fn until_connected(broker: &RabbitMq) -> anyhow::Result<()> {
 }
 
 /// The participants' process: serves until it is killed.
-pub(crate) async fn participants(postgres: &str, amqp: &str, naive: bool, setup: Setup) -> anyhow::Result<()> {
+pub(crate) async fn participants(postgres: &str, amqp: &str, of: Side, setup: Setup) -> anyhow::Result<()> {
     let tasks = Tasks::new();
-    if naive {
-        baseline::participants(postgres, amqp, &tasks).await?;
-        crate::say("ready");
-        tasks.stopping().await;
-        return Ok(());
+    match of {
+        Side::Baseline => baseline::participants(postgres, amqp, &tasks).await?,
+        Side::Engine | Side::Bare => {
+            let broker = RabbitMq::start(broker(amqp, &STEPS, "bench participants"), &tasks)?;
+            for (number, step) in STEPS.into_iter().enumerate() {
+                let options = PostgresOptions { connections: 4, ..PostgresOptions::new(postgres, step) };
+                let db = Db::open_postgres(&options).await?;
+                if of == Side::Bare {
+                    bare::participate(number, db, &broker, setup.batch, &tasks);
+                } else {
+                    serve(step, db, &broker, &tasks, setup);
+                }
+            }
+            until_connected(&broker).await?;
+        }
     }
-    let broker = RabbitMq::start(broker(amqp, &STEPS, "bench participants"), &tasks)?;
-    for step in STEPS {
-        let options = PostgresOptions { connections: 4, ..PostgresOptions::new(postgres, step) };
-        serve(step, Db::open_postgres(&options).await?, &broker, &tasks, setup);
-    }
-    until_connected(&broker).await?;
     crate::say("ready");
     tasks.stopping().await;
     Ok(())
