@@ -33,6 +33,7 @@ pub(crate) fn operate(draft: &mut Draft<'_>, operation: &Operation) -> Result<Op
         }
         Action::Cancel => cancel(draft),
         Action::Close => {
+            compensation::answer_cancel(draft, false);
             draft.decide(Decision::Abandoned);
             draft.end(End::Closed);
         }
@@ -74,7 +75,8 @@ fn retry(draft: &mut Draft<'_>) {
     let Some(stuck) = draft.saga.stuck.clone() else { return };
     match (&draft.saga.phase, stuck.verb) {
         // Nothing goes on before the pivot's fate is known, whatever the trouble was about.
-        (Phase::Fencing, _) => ask_fence_again(draft),
+        (Phase::Fencing, _) if draft.is_pivot(&stuck.step) => compensation::ask_fence_again(draft, &stuck.step),
+        (Phase::Fencing, _) => compensation::resume_fence(draft),
         (Phase::Forward, Verb::Execute) => {
             draft.emit(Event::Renewed { step: stuck.step, verb: stuck.verb });
             forward::advance(draft);
@@ -86,12 +88,6 @@ fn retry(draft: &mut Draft<'_>) {
     }
 }
 
-fn ask_fence_again(draft: &mut Draft<'_>) {
-    let pivot = draft.definition().steps.iter().find(|step| step.pivot).expect("only a pivot is fenced");
-    draft.emit(Event::Renewed { step: pivot.name.clone(), verb: Verb::Compensate });
-    draft.send(&pivot.name, Verb::Compensate);
-}
-
 /// Counts the stuck command as succeeded. A pivot that counts as succeeded commits, also when its fence is stuck.
 fn skip(draft: &mut Draft<'_>, output: &serde_json::Value) {
     let Some(stuck) = draft.saga.stuck.clone() else { return };
@@ -100,7 +96,7 @@ fn skip(draft: &mut Draft<'_>, output: &serde_json::Value) {
     draft.emit(Event::Skipped { step: stuck.step.clone(), verb, output: output.clone() });
     match draft.saga.phase {
         Phase::Undoing(_) => compensation::next(draft),
-        Phase::Fencing if !draft.is_pivot(&stuck.step) => ask_fence_again(draft),
+        Phase::Fencing if !draft.is_pivot(&stuck.step) => compensation::resume_fence(draft),
         Phase::Forward | Phase::Fencing | Phase::Ended(_) => forward::passed(draft, &stuck.step),
     }
 }

@@ -32,6 +32,28 @@ pub(crate) fn fence(draft: &mut Draft<'_>, pivot: &str, failure: Failure) {
     draft.send(pivot, Verb::Compensate);
 }
 
+/// Goes on with a fence that another step's trouble held up: what was said meanwhile counts, and an open question is asked
+/// again.
+pub(crate) fn resume_fence(draft: &mut Draft<'_>) {
+    let pivot = draft.definition().steps.iter().find(|step| step.pivot).expect("only a pivot is fenced");
+    match draft.saga.steps[&pivot.name].undo {
+        Undo::Done | Undo::NothingToUndo => begin_fenced(draft),
+        Undo::Open | Undo::Standing | Undo::Skipped => ask_fence_again(draft, &pivot.name),
+    }
+}
+
+/// Asks with a new budget.
+pub(crate) fn ask_fence_again(draft: &mut Draft<'_>, pivot: &str) {
+    draft.emit(Event::Renewed { step: pivot.to_owned(), verb: Verb::Compensate });
+    draft.send(pivot, Verb::Compensate);
+}
+
+/// Turns back, since the pivot does not stand.
+fn begin_fenced(draft: &mut Draft<'_>) {
+    let failure = draft.saga.failure.clone().expect("a fence starts with its cause");
+    begin(draft, failure);
+}
+
 /// Freezes the undo plan and sends its first command.
 fn begin(draft: &mut Draft<'_>, failure: Failure) {
     answer_cancel(draft, true);
@@ -59,10 +81,7 @@ pub(crate) fn next(draft: &mut Draft<'_>) {
     let Phase::Undoing(plan) = &draft.saga.phase else { return };
     let open = plan.iter().find(|name| draft.saga.steps[*name].undo == Undo::Open).cloned();
     // What leaves nothing behind matters no more.
-    let untold = draft.untold().filter(|name| {
-        let index = draft.definition().position(name).expect("the saga's definition is pinned by its digest");
-        draft.definition().kind(index) != Kind::WithoutEffect
-    });
+    let untold = draft.untold(|kind| kind != Kind::WithoutEffect);
     match (open, untold) {
         (Some(step), _) => draft.send(&step, Verb::Compensate),
         (None, Some(step)) => draft.tell(&step, Verb::Compensate),
@@ -96,8 +115,7 @@ pub(crate) fn fenced(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bool) {
     } else {
         Event::Compensated { step: step.to_owned(), nothing_to_undo }
     });
-    let failure = draft.saga.failure.clone().expect("a fence starts with its cause");
-    begin(draft, failure);
+    begin_fenced(draft);
 }
 
 /// The fence came too late: the saga stands. A pivot whose output is not known is asked once more for it.

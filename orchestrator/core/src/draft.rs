@@ -2,7 +2,7 @@
 //!
 //! Must hold: the state is changed by folding an emitted event and in no other way.
 
-use saga_defs::{Definition, Step, Timestamp, Verb, template};
+use saga_defs::{Definition, Kind, Step, Timestamp, Verb, template};
 use serde_json::Value;
 
 use crate::apply::Context;
@@ -83,10 +83,16 @@ impl<'a> Draft<'a> {
         self.emit(Event::Stuck { cause, step: step.to_owned(), verb, at: self.now, message });
     }
 
-    /// The first step with a contradiction that a person is to be told of.
-    pub(crate) fn untold(&self) -> Option<String> {
+    pub(crate) fn kind(&self, name: &str) -> Kind {
+        let index = self.definition().position(name).expect("the saga's definition is pinned by its digest");
+        self.definition().kind(index)
+    }
+
+    /// The first step with a contradiction that a person is to be told of, among those that `matter`.
+    pub(crate) fn untold(&self, matter: impl Fn(Kind) -> bool) -> Option<String> {
         let mut steps = self.definition().steps.iter().map(|step| &step.name);
-        steps.find(|name| self.saga.step(name).is_some_and(|state| state.untold)).cloned()
+        let untold = |name: &str| self.saga.step(name).is_some_and(|state| state.untold);
+        steps.find(|name| untold(name) && matter(self.kind(name))).cloned()
     }
 
     /// Holds the saga for a person because of such a step.

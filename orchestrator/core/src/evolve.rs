@@ -159,8 +159,8 @@ fn settle_undo(saga: &mut Saga, step: &str, undo: Undo) {
     let state = entry(saga, step);
     state.undo = undo;
     state.compensate.waiting = None;
-    // Whatever was said of the effect before, this is what came of it.
-    state.untold = false;
+    // Whatever was said of the effect before, it is gone now. Of what stands a person is still to be told.
+    state.untold &= undo == Undo::Standing;
     unstick(saga, step);
 }
 
@@ -220,9 +220,12 @@ fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
 }
 
 fn renew(saga: &mut Saga, step: &str, verb: Verb) {
-    let refused = saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
+    let stuck_here = saga.stuck.as_ref().filter(|stuck| stuck.step == step).map(|stuck| stuck.cause);
+    let (refused, told) = (stuck_here == Some(Cause::RefusedAfterPivot), stuck_here == Some(Cause::ContractViolation));
     put_off(saga);
     let state = entry(saga, step);
+    // Whoever asks again was told.
+    state.untold &= !told;
     match verb {
         // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe.
         Verb::Execute if refused => {
@@ -231,7 +234,6 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         Verb::Execute => {
             state.execute.spent = 0;
             state.effect = Effect::Unknown;
-            state.untold = false;
         }
         Verb::Compensate => {
             state.compensate.spent = 0;

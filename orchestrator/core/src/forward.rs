@@ -10,7 +10,7 @@ use crate::state::{Cause, Decision, Effect, End, Failure, Phase, failure};
 
 /// Sends the first step that is not done, or completes the saga, unless a person is to be told of a contradiction.
 pub(crate) fn advance(draft: &mut Draft<'_>) {
-    if let Some(step) = draft.untold() {
+    if let Some(step) = draft.untold(|_| true) {
         return draft.tell(&step, Verb::Execute);
     }
     let definition = draft.definition();
@@ -83,7 +83,7 @@ pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str, message: &s
 /// said to have been made: a step before the pivot is asked again then only because its participant had contradicted itself.
 fn turned_down(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
     let contradicted = draft.saga.steps[step].contradicted;
-    match (kind(draft, step), draft.saga.decision) {
+    match (draft.kind(step), draft.saga.decision) {
         (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, None) => {
             let failure = Failure { step: Some(step.to_owned()), code: code.to_owned(), message: message.to_owned() };
             compensation::turn_back(draft, failure);
@@ -103,7 +103,7 @@ fn turned_down(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
 pub(crate) fn budget_gone(draft: &mut Draft<'_>, step: &str) {
     let message = format!("`{step}` gave no verdict in all its attempts");
     let failure = Failure { step: Some(step.to_owned()), code: failure::ATTEMPTS_EXHAUSTED.to_owned(), message };
-    match (kind(draft, step), draft.saga.decision) {
+    match (draft.kind(step), draft.saga.decision) {
         (Kind::Compensatable | Kind::WithoutEffect, None) => compensation::turn_back(draft, failure),
         (Kind::Pivot, None) => compensation::fence(draft, step, failure),
         (Kind::Retriable, _) | (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, Some(_)) => {
@@ -111,9 +111,4 @@ pub(crate) fn budget_gone(draft: &mut Draft<'_>, step: &str) {
             draft.stick(Cause::AttemptsExhausted, step, Verb::Execute, text);
         }
     }
-}
-
-fn kind(draft: &Draft<'_>, step: &str) -> Kind {
-    let index = draft.definition().position(step).expect("the saga's definition is pinned by its digest");
-    draft.definition().kind(index)
 }

@@ -3,7 +3,7 @@
 //! Must hold: an exact duplicate changes nothing; a reply to any attempt ever sent counts; `retry` is not
 //! knowledge; contradictions make the saga stuck and are never resolved by guessing.
 
-use saga_defs::{Outcome, Reply, Verb, message};
+use saga_defs::{Kind, Outcome, Reply, Verb, message};
 use serde_json::Value;
 
 use crate::apply::{Ignored, answered};
@@ -12,7 +12,7 @@ use crate::decide::attempt_failed;
 use crate::draft::Draft;
 use crate::event::{Event, Fact, Why};
 use crate::forward;
-use crate::state::{Cause, Effect, Phase, StepState, Undo, Waiting};
+use crate::state::{Cause, Decision, Effect, Phase, Saga, StepState, Undo, Waiting};
 
 /// Decides on a reply; `Some` when nothing happened.
 pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
@@ -20,7 +20,7 @@ pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
     let Some((step, attempt)) = found.map(|(step, attempt)| (step.to_owned(), attempt)) else {
         return Some(Ignored::Orphan);
     };
-    let relation = relate(&draft.saga.phase, &draft.saga.steps[&step], reply.verb, &reply.outcome);
+    let relation = relate(&draft.saga, &draft.saga.steps[&step], reply.verb, &reply.outcome);
     match (&reply.outcome, relation) {
         (Outcome::Retry { after_ms }, _) => retry_later(draft, &step, reply.verb, attempt, *after_ms),
         (_, Relation::Same) => Some(Ignored::Duplicate),
@@ -45,9 +45,9 @@ enum Relation {
     Overruled,
 }
 
-fn relate(phase: &Phase, state: &StepState, verb: Verb, outcome: &Outcome) -> Relation {
+fn relate(saga: &Saga, state: &StepState, verb: Verb, outcome: &Outcome) -> Relation {
     match verb {
-        Verb::Execute if is_echo_of_undo(phase, state, outcome) => Relation::Same,
+        Verb::Execute if is_echo_of_undo(saga, state, outcome) => Relation::Same,
         Verb::Execute if is_no_verdict(outcome) && state.effect != Effect::Unknown => Relation::Same,
         Verb::Execute => relate_execute(state, outcome),
         Verb::Compensate => relate_compensate(state, outcome),
@@ -77,15 +77,12 @@ fn is_no_verdict(outcome: &Outcome) -> bool {
 }
 
 /// Once a compensation was asked, `fenced` only says that the command came after it. Whether an earlier one had made
-/// the effect is the compensation's answer to give: the two may overtake each other. A saga that goes forward counts on
-/// the effect, and takes the word as it is.
-fn is_echo_of_undo(phase: &Phase, state: &StepState, outcome: &Outcome) -> bool {
+/// the effect is the compensation's answer to give: the two may overtake each other. A saga that goes forward or stands
+/// counts on the effect, and takes the word as it is.
+fn is_echo_of_undo(saga: &Saga, state: &StepState, outcome: &Outcome) -> bool {
     let fenced = matches!(outcome, Outcome::Refused { code, .. } if code == message::FENCED);
-    let forward = match phase {
-        Phase::Forward => true,
-        Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => false,
-    };
-    fenced && state.compensate.sent > 0 && !forward
+    let counted_on = saga.phase == Phase::Forward || saga.decision == Some(Decision::Committed);
+    fenced && state.compensate.sent > 0 && !counted_on
 }
 
 fn relate_compensate(state: &StepState, outcome: &Outcome) -> Relation {
@@ -105,6 +102,12 @@ fn late_fact(state: &StepState, verb: Verb, outcome: &Outcome) -> Ignored {
     match (verb, outcome) {
         // An effect that the saga counts on is gone.
         (Verb::Compensate, Outcome::Succeeded { .. }) if stood => Ignored::LateContradiction,
+        // An effect stands that was said not to be made.
+        (Verb::Compensate, Outcome::Refused { code, .. })
+            if code == message::ALREADY_EXECUTED && matches!(state.effect, Effect::Refused(_)) =>
+        {
+            Ignored::LateContradiction
+        }
         (Verb::Execute | Verb::Compensate, _) => Ignored::LateFact,
     }
 }
@@ -280,9 +283,11 @@ fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcom
     let made = verb == Verb::Execute && matches!(outcome, Outcome::Succeeded { .. });
     let undoing = matches!(draft.saga.phase, Phase::Undoing(_));
     let this = in_hand(draft).map(|held| held == step);
+    // What leaves nothing behind is no reason to hold an undo.
+    let idle = undoing && draft.kind(step) == Kind::WithoutEffect;
     match (this, fact(outcome)) {
         // One thing after the other for a person. That an effect was made is never passed over.
-        (Some(false), Some(fact)) if made || !draft.saga.steps[step].untold => {
+        (held, Some(fact)) if (idle || held == Some(false)) && (made || !draft.saga.steps[step].untold) => {
             draft.emit(Event::Contradicted { step: step.to_owned(), verb, fact });
             None
         }
@@ -291,6 +296,7 @@ fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcom
             None
         }
         (Some(_), _) => Some(Ignored::Duplicate),
+        (None, _) if idle => Some(Ignored::Duplicate),
         (None, fact) => {
             if let Some(fact) = fact.filter(|_| made && undoing) {
                 late(draft, step, verb, fact);

@@ -84,6 +84,42 @@ fn an_undo_of_what_a_finished_saga_counts_on_is_a_contradiction() {
 }
 
 #[test]
+fn that_a_finished_sagas_pivot_does_not_stand_is_kept_beside_it() {
+    for stale in [true, false] {
+        let mut desk = at_pivot();
+        let confirm = desk.expect("confirmation", Execute);
+        desk.silence("confirmation", Execute);
+        let fence = desk.expect("confirmation", Compensate);
+        desk.silence("confirmation", Compensate);
+        desk.operate(Action::Skip(json!({}))).expect("is possible");
+        if stale {
+            desk.reply(&fence, Outcome::succeeded(json!({})));
+            desk.operate(Action::Retry).expect("is possible");
+            // From before the fence undid it.
+            desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+        }
+        desk.succeed("notify");
+        desk.ends(Status::Completed, Some(Decision::Committed));
+        let kept = if stale { Ignored::LateContradiction } else { Ignored::Overruled };
+        assert_eq!(desk.reply(&confirm, Outcome::refused("fenced", "")), Some(kept));
+    }
+}
+
+#[test]
+fn a_pivot_that_stands_after_all_is_kept_beside_a_saga_that_was_undone() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+    let stands = desk.reply(&fence, Outcome::refused("already_executed", ""));
+    assert_eq!(stands, Some(Ignored::LateContradiction));
+}
+
+#[test]
 fn a_fence_that_contradicts_a_persons_word_asks_a_person_again() {
     let mut desk = at_pivot();
     desk.silence("confirmation", Execute);
@@ -384,6 +420,20 @@ fn a_step_without_effect_that_contradicted_itself_holds_no_undo() {
     desk.stuck(Cause::ContractViolation, "payment");
     desk.operate(Action::Cancel).expect("is stored");
     desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_step_without_effect_that_contradicts_itself_meanwhile_holds_no_undo() {
+    let mut definition = catalog::booking();
+    definition.steps[1].without_effect = true;
+    let mut desk = Desk::with(definition);
+    desk.succeed("booking");
+    let check = desk.succeed("payment");
+    desk.answer("confirmation", Execute, Outcome::refused("doctor_away", ""));
+    assert_eq!(desk.reply(&check, Outcome::refused("no", "")), None);
+    assert_eq!(desk.reply(&check, Outcome::refused("no", "")), Some(Ignored::Duplicate));
     desk.undo("booking");
     desk.ends(Status::Compensated, Some(Decision::Undone));
 }

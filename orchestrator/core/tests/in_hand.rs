@@ -7,7 +7,7 @@ use common::{Desk, at_pivot, nothing_to_undo, outputs};
 use saga_core::state::Cause;
 use saga_core::{Action, Decision, Ignored, Refusal, Status};
 use saga_defs::Verb::{Compensate, Execute};
-use saga_defs::{Command, Outcome};
+use saga_defs::{Command, Outcome, catalog};
 use serde_json::json;
 
 #[test]
@@ -231,4 +231,75 @@ fn a_pivot_that_is_undone_while_the_saga_stands_and_another_is_in_hand_is_told_o
     assert_eq!(desk.reply(&fence, Outcome::succeeded(json!({}))), None);
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
     desk.stuck(Cause::ContractViolation, "confirmation");
+}
+
+#[test]
+fn a_step_without_effect_hides_no_other_contradiction() {
+    let mut definition = catalog::booking();
+    definition.steps[1].without_effect = true;
+    let mut desk = Desk::with(definition);
+    desk.succeed("booking");
+    let check = desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.answer("booking", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&check, Outcome::refused("no", "")), None);
+    assert_eq!(desk.reply(&confirm, Outcome::succeeded(outputs("confirmation"))), None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("booking");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+}
+
+/// A saga whose fence was asked, and whose first step is in hand.
+fn fenced_with_another_in_hand() -> (Desk, Command, Command) {
+    let mut desk = at_pivot();
+    let (reserve, confirm) = (desk.sent[0].clone(), desk.expect("confirmation", Execute));
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    (desk, confirm, fence)
+}
+
+#[test]
+fn what_the_fence_said_while_another_is_in_hand_is_not_asked_again() {
+    for action in [Action::Retry, Action::Skip(outputs("booking"))] {
+        let (mut desk, _, fence) = fenced_with_another_in_hand();
+        assert_eq!(desk.reply(&fence, Outcome::succeeded(json!({}))), None);
+        desk.stuck(Cause::ContractViolation, "booking");
+        desk.operate(action).expect("is possible");
+        desk.undo("payment");
+        desk.undo("booking");
+        desk.ends(Status::Compensated, Some(Decision::Undone));
+    }
+}
+
+#[test]
+fn a_fence_that_says_both_while_another_is_in_hand_is_told_of() {
+    let (mut desk, _, fence) = fenced_with_another_in_hand();
+    desk.reply(&fence, Outcome::succeeded(json!({})));
+    assert_eq!(desk.reply(&fence, Outcome::refused("already_executed", "")), None);
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+}
+
+#[test]
+fn a_pivot_that_stands_is_told_of_when_it_said_both_while_another_is_in_hand() {
+    for said in [vec![true, false], vec![false, true]] {
+        let (mut desk, confirm, _) = fenced_with_another_in_hand();
+        for made in said {
+            let made_or_not = [Outcome::refused("doctor_away", ""), Outcome::succeeded(outputs("confirmation"))];
+            desk.reply(&confirm, made_or_not[usize::from(made)].clone());
+        }
+        desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+        desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+        desk.stuck(Cause::ContractViolation, "confirmation");
+        desk.operate(Action::Retry).expect("is possible");
+        desk.succeed("confirmation");
+        desk.succeed("notify");
+        desk.ends(Status::Completed, Some(Decision::Committed));
+    }
 }

@@ -56,6 +56,8 @@ struct World {
     confirming: Confirming,
     /// Participants may say what is not so.
     lying: bool,
+    /// Paying only checks something, and leaves nothing behind.
+    checking: bool,
     /// Verdicts that reached the saga before its end, in their order.
     told: Vec<(String, Verb, Verdict)>,
     plan: Option<Vec<String>>,
@@ -63,7 +65,7 @@ struct World {
 }
 
 impl World {
-    fn new(choices: Vec<u16>, deadline_ms: Option<u64>, confirming: Confirming, lying: bool) -> Self {
+    fn new(choices: Vec<u16>, deadline_ms: Option<u64>, confirming: Confirming, lying: bool, checking: bool) -> Self {
         let mut definition = catalog::booking();
         definition.deadline_ms = deadline_ms;
         for step in &mut definition.steps {
@@ -71,6 +73,7 @@ impl World {
             step.retry.attempts = 2;
             step.compensate_retry.attempts = 2;
             step.pivot &= confirming != Confirming::Ordinary;
+            step.without_effect = checking && step.name == "payment";
         }
         let desk = Desk::with(definition);
         let mut world = Self {
@@ -84,6 +87,7 @@ impl World {
             healed: false,
             confirming,
             lying,
+            checking,
             told: Vec::new(),
             plan: None,
             decision: None,
@@ -298,7 +302,8 @@ impl World {
         match saga.phase {
             Phase::Ended(End::Completed) => assert!(self.stands("notify")),
             Phase::Ended(End::Compensated) => {
-                assert!(!self.stands("booking") && !self.stands("payment") && !self.stands("confirmation"));
+                assert!(!self.stands("booking") && !self.stands("confirmation"));
+                assert!(self.checking || !self.stands("payment"));
                 assert!(!self.stands("notify") || self.confirming != Confirming::Ordinary);
             }
             Phase::Ended(End::Closed) | Phase::Forward | Phase::Fencing | Phase::Undoing(_) => {}
@@ -321,7 +326,9 @@ impl World {
             let right = match self.desk.saga.phase {
                 // Of a pivot its fence has the last word.
                 Phase::Ended(End::Compensated) if step == "confirmation" => undone.is_some() || stands <= nothing,
-                Phase::Ended(End::Compensated) => undone.is_some() || made.is_none(),
+                Phase::Ended(End::Compensated) => {
+                    undone.is_some() || made.is_none() || (step == "payment" && self.checking)
+                }
                 Phase::Ended(End::Completed) if step == "notify" => stands.is_some(),
                 Phase::Ended(End::Completed) => stands > undone.max(nothing).max(refused),
                 Phase::Ended(End::Closed) | Phase::Forward | Phase::Fencing | Phase::Undoing(_) => true,
@@ -395,8 +402,9 @@ proptest! {
         deadline_ms in prop::option::of(1_000_u64..200_000),
         confirming in prop::sample::select(vec![Confirming::Undoable, Confirming::Final, Confirming::Ordinary]),
         lying in any::<bool>(),
+        checking in any::<bool>(),
     ) {
-        let mut world = World::new(choices, deadline_ms, confirming, lying);
+        let mut world = World::new(choices, deadline_ms, confirming, lying, checking);
         for _ in 0..steps {
             world.step();
         }
@@ -416,7 +424,7 @@ fn random_worlds_reach_every_end() {
         };
         let choices = (0..300).map(|_| next()).collect();
         let confirming = if seed.is_multiple_of(2) { Confirming::Undoable } else { Confirming::Final };
-        let mut world = World::new(choices, None, confirming, false);
+        let mut world = World::new(choices, None, confirming, false, false);
         for _ in 0..60 {
             world.step();
             if let Some(stuck) = &world.desk.saga.stuck {

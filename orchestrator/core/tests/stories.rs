@@ -346,6 +346,17 @@ fn cancel_meets_pivot_and_the_verdict_answers() {
 }
 
 #[test]
+fn a_cancel_of_what_a_person_closes_is_answered() {
+    let mut desk = at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("no", ""));
+    desk.stuck(Cause::CompensationRefused, "confirmation");
+    desk.operate(Action::Close).expect("is possible");
+    desk.ends(Status::Closed, Some(Decision::Abandoned));
+    assert_eq!(desk.saga.cancel.as_ref().map(|cancel| cancel.outcome), Some(CancelOutcome::TooLate));
+}
+
+#[test]
 fn cancel_and_compensate_after_the_pivot_are_turned_down() {
     let mut desk = in_tail();
     for action in [Action::Cancel, Action::Compensate] {
