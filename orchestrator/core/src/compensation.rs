@@ -32,14 +32,19 @@ pub(crate) fn fence(draft: &mut Draft<'_>, pivot: &str, failure: Failure) {
     draft.send(pivot, Verb::Compensate);
 }
 
-/// Goes on with a fence that another step's trouble held up: what was said meanwhile counts, and an open question is asked
-/// again.
+/// Goes on with a fence that another step's trouble held up. What was said meanwhile decides, and is asked again only when it
+/// is open, or was said in two ways.
 pub(crate) fn resume_fence(draft: &mut Draft<'_>) {
     let pivot = draft.definition().steps.iter().find(|step| step.pivot).expect("only a pivot is fenced");
-    match draft.saga.steps[&pivot.name].undo {
-        Undo::Done | Undo::NothingToUndo => begin_fenced(draft),
-        Undo::Open | Undo::Standing | Undo::Skipped => ask_fence_again(draft, &pivot.name),
-    }
+    let state = &draft.saga.steps[&pivot.name];
+    let stands_not = match (state.undo, &state.effect) {
+        (Undo::Done | Undo::NothingToUndo, _) => true,
+        (Undo::Open | Undo::Standing | Undo::Skipped, Effect::Refused(_)) => !state.contradicted,
+        (Undo::Open | Undo::Standing | Undo::Skipped, Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_)) => {
+            false
+        }
+    };
+    if stands_not && !state.untold { begin_fenced(draft) } else { ask_fence_again(draft, &pivot.name) }
 }
 
 /// Asks with a new budget.

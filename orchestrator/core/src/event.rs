@@ -109,7 +109,8 @@ pub enum Event {
         /// What it said.
         fact: Fact,
     },
-    /// A step's participant contradicted itself while a person had another step's contradiction in hand.
+    /// A step's participant contradicted itself where that is not told at once: a person has another step's contradiction in hand,
+    /// or the step has no effect and others are undone.
     Contradicted {
         /// Its step.
         step: String,
@@ -125,7 +126,7 @@ pub enum Event {
     },
     /// The cancel leads to the undo.
     CancelGranted,
-    /// The pivot had succeeded before the cancel could be granted.
+    /// The pivot had succeeded before the cancel could be granted, or a person closed the saga.
     CancelTooLate,
     /// The answer that a client may rely on.
     Decided {

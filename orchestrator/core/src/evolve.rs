@@ -79,10 +79,10 @@ pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
         }
         Event::Succeeded { step, output } => settle_effect(&mut saga, step, Effect::Succeeded(output.clone())),
         Event::Refused { step, code, .. } => settle_effect(&mut saga, step, Effect::Refused(code.clone())),
-        Event::FenceStarted { failure, .. } => {
+        Event::FenceStarted { step, failure } => {
             // Another step may be waited for that was asked again; only the fence decides now.
             quiet(&mut saga);
-            put_off(&mut saga);
+            put_off(&mut saga, step);
             saga.phase = Phase::Fencing;
             fail(&mut saga, failure);
         }
@@ -220,12 +220,9 @@ fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
 }
 
 fn renew(saga: &mut Saga, step: &str, verb: Verb) {
-    let stuck_here = saga.stuck.as_ref().filter(|stuck| stuck.step == step).map(|stuck| stuck.cause);
-    let (refused, told) = (stuck_here == Some(Cause::RefusedAfterPivot), stuck_here == Some(Cause::ContractViolation));
-    put_off(saga);
+    let refused = saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
+    put_off(saga, step);
     let state = entry(saga, step);
-    // Whoever asks again was told.
-    state.untold &= !told;
     match verb {
         // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe.
         Verb::Execute if refused => {
@@ -234,6 +231,10 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         Verb::Execute => {
             state.execute.spent = 0;
             state.effect = Effect::Unknown;
+            // A tombstone that was spoken of before says nothing of what is asked for after it.
+            if state.undo == Undo::NothingToUndo {
+                state.undo = Undo::Open;
+            }
         }
         Verb::Compensate => {
             state.compensate.spent = 0;
@@ -242,11 +243,12 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
     }
 }
 
-/// The trouble is set aside. A contradiction about an effect is to be told of again, unless its own step is asked and says what
-/// is so: asking the pivot's fence first says nothing of it.
-fn put_off(saga: &mut Saga) {
+/// The trouble is set aside to ask a step. A contradiction about an effect is to be told of again, unless it is of that step,
+/// which says what is so: asking the pivot's fence first says nothing of another's.
+fn put_off(saga: &mut Saga, asked: &str) {
     let contradiction = saga.stuck.take().filter(|stuck| stuck.cause == Cause::ContractViolation);
-    if let Some(state) = contradiction.and_then(|stuck| saga.steps.get_mut(&stuck.step)) {
-        state.untold = state.contradicted;
+    let Some(stuck) = contradiction else { return };
+    if let Some(state) = saga.steps.get_mut(&stuck.step) {
+        state.untold = state.contradicted && stuck.step != asked;
     }
 }

@@ -90,7 +90,11 @@ fn relate_compensate(state: &StepState, outcome: &Outcome) -> Relation {
         (Undo::Open, _) | (_, Outcome::Retry { .. }) => Relation::New,
         (Undo::Skipped, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Overruled,
         (Undo::Done | Undo::NothingToUndo, Outcome::Succeeded { .. }) => Relation::Same,
-        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { .. }) => Relation::Contradiction,
+        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { code, .. }) if code == message::ALREADY_EXECUTED => {
+            Relation::Contradiction
+        }
+        // From before it was undone.
+        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { .. }) => Relation::Same,
         (Undo::Standing, Outcome::Refused { .. }) => Relation::Same,
         (Undo::Standing, Outcome::Succeeded { .. }) => Relation::Contradiction,
     }
@@ -141,6 +145,10 @@ fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> O
 fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str) -> Option<Ignored> {
     match (verb, place(draft, step)) {
         (Verb::Execute, _) if code == message::CONTRACT_VIOLATION => return not_understood(draft, step, text),
+        // Once it is decided a pivot's refusal is no verdict but what a person has in hand already.
+        (Verb::Execute, Place::Forward) if draft.saga.decision.is_some() && in_hand(draft) == Some(step) => {
+            return Some(Ignored::Duplicate);
+        }
         (Verb::Execute, Place::Forward | Place::Fencing) => forward::refused(draft, step, code, text),
         (Verb::Execute, Place::Held | Place::Undoing | Place::Passed) => {
             late(draft, step, verb, Fact::Refused(code.to_owned()))
@@ -159,7 +167,9 @@ fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str
             return Some(Ignored::Duplicate);
         }
         (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => {
-            if matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_)) {
+            let stands = matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_));
+            // Nothing but that it was executed speaks against what is known.
+            if stands || code != message::ALREADY_EXECUTED {
                 return Some(Ignored::Duplicate);
             }
             return contradiction(draft, step, verb, &Outcome::refused(code, text));

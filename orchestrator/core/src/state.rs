@@ -217,7 +217,7 @@ pub enum CancelOutcome {
     Pending,
     /// The saga is undone because of it.
     Granted,
-    /// The pivot had succeeded.
+    /// The pivot had succeeded, or a person closed the saga.
     TooLate,
 }
 
@@ -239,8 +239,8 @@ pub struct StepState {
     /// Its participant has said of the effect both that it was made and that it was not: neither is knowledge any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub contradicted: bool,
-    /// A contradiction came while a person had that of another step in hand, or was set aside for the pivot's fence: the saga
-    /// neither goes forward nor ends before a person was told.
+    /// A contradiction came that was not told at once, or was set aside for the pivot's fence: the saga neither goes forward
+    /// nor, where there is an effect, ends before a person was told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untold: bool,
     /// Counts effects of this step; part of the idempotency key.

@@ -99,7 +99,7 @@ pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>
                 Effect::Refused(code) => Some(code.as_str()),
                 Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_) => None,
             }),
-            holds_effect: holds_effect(status),
+            holds_effect: holds_effect(status).filter(|_| !state.is_some_and(is_doubtful)),
         }
     };
     definition.steps.iter().enumerate().map(view).collect()
@@ -118,6 +118,17 @@ fn step_status(state: &crate::state::StepState) -> StepStatus {
         (Effect::Succeeded(_), Undo::Open | Undo::Standing) => StepStatus::Succeeded,
         (Effect::Skipped(_), Undo::Open | Undo::Standing) => StepStatus::Skipped,
     }
+}
+
+/// Whether its participant's last words about the effect were against the ones before, and nobody has settled it since.
+fn is_doubtful(state: &crate::state::StepState) -> bool {
+    let against = match (&state.effect, state.undo) {
+        (Effect::Succeeded(_), Undo::NothingToUndo) | (Effect::Refused(_), Undo::Open | Undo::Standing) => true,
+        (Effect::Succeeded(_), Undo::Open | Undo::Standing | Undo::Done | Undo::Skipped)
+        | (Effect::Refused(_), Undo::NothingToUndo | Undo::Done | Undo::Skipped)
+        | (Effect::Unknown | Effect::Skipped(_), _) => false,
+    };
+    state.contradicted && against
 }
 
 fn holds_effect(status: StepStatus) -> Option<bool> {

@@ -437,3 +437,72 @@ fn a_step_without_effect_that_contradicts_itself_meanwhile_holds_no_undo() {
     desk.undo("booking");
     desk.ends(Status::Compensated, Some(Decision::Undone));
 }
+
+#[test]
+fn a_pivot_that_is_asked_again_may_say_that_it_stands_although_its_fence_had_said_otherwise() {
+    let mut desk = at_pivot();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.reply(&fence, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    // A copy of the answer that a person was told of.
+    assert_eq!(desk.reply(&fence, nothing_to_undo()), None);
+    desk.succeed("confirmation");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.succeed("confirmation");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+#[test]
+fn a_refusal_to_undo_is_no_word_about_the_effect() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    let refused = Outcome::refused("contract_violation", "");
+    assert_eq!(desk.reply(&fence, refused.clone()), Some(Ignored::Duplicate));
+    let refund = desk.expect("payment", Compensate);
+    desk.reply(&refund, refused.clone());
+    desk.stuck(Cause::CompensationRefused, "payment");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("payment");
+    assert_eq!(desk.reply(&refund, refused.clone()), Some(Ignored::Duplicate), "from before it was undone");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+    assert_eq!(desk.reply(&refund, refused), Some(Ignored::Duplicate));
+}
+
+#[test]
+fn a_refusal_that_a_person_has_in_hand_is_written_once() {
+    let mut desk = at_pivot();
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&fence, Outcome::refused("already_executed", ""));
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    let before = desk.saga.clone();
+    assert_eq!(desk.reply(&confirm, Outcome::refused("doctor_away", "")), Some(Ignored::Duplicate));
+    assert_eq!(desk.saga, before);
+}
+
+#[test]
+fn what_was_said_in_two_ways_is_shown_as_not_known() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&fence, nothing_to_undo());
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    let definition = catalog::booking();
+    let shown = saga_core::view::steps(&definition, &desk.saga);
+    let held: Vec<_> = shown.iter().map(|step| step.holds_effect).collect();
+    assert_eq!(held, [Some(true), Some(true), None, Some(false)]);
+}

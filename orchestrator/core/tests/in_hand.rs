@@ -276,14 +276,40 @@ fn what_the_fence_said_while_another_is_in_hand_is_not_asked_again() {
 }
 
 #[test]
-fn a_fence_that_says_both_while_another_is_in_hand_is_told_of() {
-    let (mut desk, _, fence) = fenced_with_another_in_hand();
-    desk.reply(&fence, Outcome::succeeded(json!({})));
-    assert_eq!(desk.reply(&fence, Outcome::refused("already_executed", "")), None);
-    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+fn a_pivot_that_refused_while_another_is_in_hand_is_not_fenced_again() {
+    let (mut desk, confirm, _) = fenced_with_another_in_hand();
+    assert_eq!(desk.reply(&confirm, Outcome::refused("doctor_away", "")), None);
+    desk.operate(Action::Retry).expect("is possible");
     desk.undo("payment");
     desk.undo("booking");
-    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_fence_against_what_was_said_while_another_is_in_hand_is_asked_again() {
+    let both = |first: &Outcome| {
+        let (mut desk, confirm, fence) = fenced_with_another_in_hand();
+        desk.reply(&fence, first.clone());
+        let second = if *first == nothing_to_undo() {
+            desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")))
+        } else {
+            desk.reply(&fence, Outcome::refused("already_executed", ""))
+        };
+        assert_eq!(second, None);
+        desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+        desk
+    };
+    for first in [nothing_to_undo(), Outcome::succeeded(json!({}))] {
+        let mut desk = both(&first);
+        desk.answer("confirmation", Compensate, Outcome::succeeded(json!({})));
+        desk.undo("payment");
+        desk.undo("booking");
+        desk.ends(Status::Compensated, Some(Decision::Undone));
+        let mut desk = both(&first);
+        desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+        desk.stuck(Cause::ContractViolation, "confirmation");
+        desk.ends(Status::Stuck, Some(Decision::Committed));
+    }
 }
 
 #[test]
@@ -302,4 +328,20 @@ fn a_pivot_that_stands_is_told_of_when_it_said_both_while_another_is_in_hand() {
         desk.succeed("notify");
         desk.ends(Status::Completed, Some(Decision::Committed));
     }
+}
+
+#[test]
+fn whoever_cancels_what_a_pivot_said_in_two_ways_is_not_told_of_it_again() {
+    let mut desk = at_pivot();
+    let reserve = desk.sent[0].clone();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
 }
