@@ -39,10 +39,9 @@ pub(crate) fn resume_fence(draft: &mut Draft<'_>) {
     let state = &draft.saga.steps[&pivot.name];
     let stands_not = match (state.undo, &state.effect) {
         (Undo::Done | Undo::NothingToUndo, _) => true,
-        (Undo::Open | Undo::Standing | Undo::Skipped, Effect::Refused(_)) => !state.contradicted,
-        (Undo::Open | Undo::Standing | Undo::Skipped, Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_)) => {
-            false
-        }
+        (Undo::Open, Effect::Refused(_)) => !state.contradicted,
+        (Undo::Open, Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_)) => false,
+        (Undo::Standing | Undo::Skipped, _) => false,
     };
     if stands_not && !state.untold { begin_fenced(draft) } else { ask_fence_again(draft, &pivot.name) }
 }

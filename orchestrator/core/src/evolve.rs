@@ -146,8 +146,11 @@ fn fail(saga: &mut Saga, failure: &Failure) {
 
 fn settle_effect(saga: &mut Saga, step: &str, effect: Effect) {
     let state = entry(saga, step);
-    // A person who says what counts was told.
-    state.untold &= !matches!(effect, Effect::Skipped(_));
+    if matches!(effect, Effect::Skipped(_)) {
+        // A person who says what counts was told.
+        state.untold = false;
+        forget_tombstone(state);
+    }
     state.effect = effect;
     state.execute.waiting = None;
     // A fence that was asked loses its question with the verdict; its answer will be a late fact.
@@ -231,15 +234,19 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         Verb::Execute => {
             state.execute.spent = 0;
             state.effect = Effect::Unknown;
-            // A tombstone that was spoken of before says nothing of what is asked for after it.
-            if state.undo == Undo::NothingToUndo {
-                state.undo = Undo::Open;
-            }
+            forget_tombstone(state);
         }
         Verb::Compensate => {
             state.compensate.spent = 0;
             state.undo = Undo::Open;
         }
+    }
+}
+
+/// A tombstone that was spoken of before says nothing of what a person makes or asks for after it.
+fn forget_tombstone(state: &mut StepState) {
+    if state.undo == Undo::NothingToUndo {
+        state.undo = Undo::Open;
     }
 }
 

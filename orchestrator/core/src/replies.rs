@@ -71,7 +71,7 @@ fn relate_execute(state: &StepState, outcome: &Outcome) -> Relation {
 }
 
 /// That a participant does not accept a command's form is no word about the effect: an earlier command with the same key may
-/// have made it.
+/// have made or undone it.
 fn is_no_verdict(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Refused { code, .. } if code == message::CONTRACT_VIOLATION)
 }
@@ -90,11 +90,10 @@ fn relate_compensate(state: &StepState, outcome: &Outcome) -> Relation {
         (Undo::Open, _) | (_, Outcome::Retry { .. }) => Relation::New,
         (Undo::Skipped, Outcome::Succeeded { .. } | Outcome::Refused { .. }) => Relation::Overruled,
         (Undo::Done | Undo::NothingToUndo, Outcome::Succeeded { .. }) => Relation::Same,
-        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { code, .. }) if code == message::ALREADY_EXECUTED => {
-            Relation::Contradiction
-        }
+        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { .. }) if is_no_verdict(outcome) => Relation::Same,
         // From before it was undone.
-        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { .. }) => Relation::Same,
+        (Undo::Done, Outcome::Refused { code, .. }) if code != message::ALREADY_EXECUTED => Relation::Same,
+        (Undo::Done | Undo::NothingToUndo, Outcome::Refused { .. }) => Relation::Contradiction,
         (Undo::Standing, Outcome::Refused { .. }) => Relation::Same,
         (Undo::Standing, Outcome::Succeeded { .. }) => Relation::Contradiction,
     }
@@ -145,10 +144,6 @@ fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> O
 fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str) -> Option<Ignored> {
     match (verb, place(draft, step)) {
         (Verb::Execute, _) if code == message::CONTRACT_VIOLATION => return not_understood(draft, step, text),
-        // Once it is decided a pivot's refusal is no verdict but what a person has in hand already.
-        (Verb::Execute, Place::Forward) if draft.saga.decision.is_some() && in_hand(draft) == Some(step) => {
-            return Some(Ignored::Duplicate);
-        }
         (Verb::Execute, Place::Forward | Place::Fencing) => forward::refused(draft, step, code, text),
         (Verb::Execute, Place::Held | Place::Undoing | Place::Passed) => {
             late(draft, step, verb, Fact::Refused(code.to_owned()))
@@ -162,14 +157,22 @@ fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str
             }
             compensation::refused(draft, step, code);
         }
+        // A word against the pivot's refusal, whichever comes first.
+        (Verb::Compensate, Place::Held)
+            if code == message::ALREADY_EXECUTED && matches!(unheld(draft, step), Place::Fencing) =>
+        {
+            if matches!(draft.saga.steps[step].effect, Effect::Refused(_)) {
+                return contradiction(draft, step, verb, &Outcome::refused(code, text));
+            }
+            late(draft, step, verb, Fact::Refused(code.to_owned()));
+        }
         // It is asked again when the saga moves.
         (Verb::Compensate, Place::Held) if matches!(unheld(draft, step), Place::Fencing | Place::Undoing) => {
             return Some(Ignored::Duplicate);
         }
         (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => {
             let stands = matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_));
-            // Nothing but that it was executed speaks against what is known.
-            if stands || code != message::ALREADY_EXECUTED {
+            if stands || code == message::CONTRACT_VIOLATION {
                 return Some(Ignored::Duplicate);
             }
             return contradiction(draft, step, verb, &Outcome::refused(code, text));

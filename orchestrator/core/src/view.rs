@@ -6,7 +6,7 @@ use saga_defs::{Definition, Kind, Timestamp, Verb};
 
 use crate::admin;
 use crate::input::Action;
-use crate::state::{Effect, Saga, Undo, Waiting};
+use crate::state::{Cause, Effect, Saga, Undo, Waiting};
 
 /// An action and whether it is possible now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>
                 Effect::Refused(code) => Some(code.as_str()),
                 Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_) => None,
             }),
-            holds_effect: holds_effect(status).filter(|_| !state.is_some_and(is_doubtful)),
+            holds_effect: holds_effect(status).filter(|_| !is_doubtful(saga, &step.name)),
         }
     };
     definition.steps.iter().enumerate().map(view).collect()
@@ -120,15 +120,18 @@ fn step_status(state: &crate::state::StepState) -> StepStatus {
     }
 }
 
-/// Whether its participant's last words about the effect were against the ones before, and nobody has settled it since.
-fn is_doubtful(state: &crate::state::StepState) -> bool {
+/// Whether something was said against what is known of the effect, and nobody has settled it since.
+fn is_doubtful(saga: &Saga, name: &str) -> bool {
+    let Some(state) = saga.step(name) else { return false };
+    let stuck = saga.stuck.as_ref().filter(|stuck| stuck.cause == Cause::ContractViolation);
+    let to_tell = state.untold || stuck.is_some_and(|stuck| stuck.step == name);
     let against = match (&state.effect, state.undo) {
         (Effect::Succeeded(_), Undo::NothingToUndo) | (Effect::Refused(_), Undo::Open | Undo::Standing) => true,
         (Effect::Succeeded(_), Undo::Open | Undo::Standing | Undo::Done | Undo::Skipped)
         | (Effect::Refused(_), Undo::NothingToUndo | Undo::Done | Undo::Skipped)
         | (Effect::Unknown | Effect::Skipped(_), _) => false,
     };
-    state.contradicted && against
+    to_tell || (state.contradicted && against)
 }
 
 fn holds_effect(status: StepStatus) -> Option<bool> {

@@ -479,17 +479,23 @@ fn a_refusal_to_undo_is_no_word_about_the_effect() {
 }
 
 #[test]
-fn a_refusal_that_a_person_has_in_hand_is_written_once() {
+fn that_an_undo_is_refused_for_ever_speaks_against_a_tombstone_and_a_refusal() {
+    let refused = Outcome::refused("cannot_undo", "");
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    desk.silence("payment", Execute);
+    let refund = desk.expect("payment", Compensate);
+    desk.reply(&refund, nothing_to_undo());
+    assert_eq!(desk.reply(&refund, refused.clone()), None);
+    desk.stuck(Cause::ContractViolation, "payment");
+
     let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
     desk.silence("confirmation", Execute);
     let fence = desk.expect("confirmation", Compensate);
-    desk.reply(&fence, Outcome::refused("already_executed", ""));
-    let confirm = desk.expect("confirmation", Execute);
     desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    assert_eq!(desk.reply(&fence, refused), None);
     desk.stuck(Cause::ContractViolation, "confirmation");
-    let before = desk.saga.clone();
-    assert_eq!(desk.reply(&confirm, Outcome::refused("doctor_away", "")), Some(Ignored::Duplicate));
-    assert_eq!(desk.saga, before);
 }
 
 #[test]
@@ -501,8 +507,35 @@ fn what_was_said_in_two_ways_is_shown_as_not_known() {
     desk.reply(&fence, nothing_to_undo());
     desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
     desk.stuck(Cause::ContractViolation, "confirmation");
-    let definition = catalog::booking();
-    let shown = saga_core::view::steps(&definition, &desk.saga);
-    let held: Vec<_> = shown.iter().map(|step| step.holds_effect).collect();
-    assert_eq!(held, [Some(true), Some(true), None, Some(false)]);
+    assert_eq!(held(&desk), [Some(true), Some(true), None, Some(false)]);
+
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    assert_eq!(held(&desk)[0], None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.succeed("booking");
+    assert_eq!(held(&desk)[0], Some(true), "it was asked again");
+}
+
+/// Whether each step is shown to hold an effect.
+fn held(desk: &Desk) -> Vec<Option<bool>> {
+    saga_core::view::steps(&catalog::booking(), &desk.saga).iter().map(|step| step.holds_effect).collect()
+}
+
+#[test]
+fn what_a_person_says_is_made_is_shown_as_made_whatever_the_fence_had_said() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.reply(&fence, nothing_to_undo());
+    desk.operate(Action::Retry).expect("is possible");
+    desk.reply(&fence, nothing_to_undo());
+    desk.reply(&confirm, Outcome::refused("fenced", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    assert_eq!(held(&desk)[2], Some(true));
 }

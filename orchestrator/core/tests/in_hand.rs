@@ -345,3 +345,24 @@ fn whoever_cancels_what_a_pivot_said_in_two_ways_is_not_told_of_it_again() {
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
 }
+
+#[test]
+fn a_fence_that_is_too_late_and_a_refusal_while_another_is_in_hand_are_asked_about_and_told_of() {
+    for fence_first in [true, false] {
+        let (mut desk, confirm, fence) = fenced_with_another_in_hand();
+        let mut words =
+            [(fence, Outcome::refused("already_executed", "")), (confirm, Outcome::refused("doctor_away", ""))];
+        if !fence_first {
+            words.reverse();
+        }
+        for (command, outcome) in words {
+            assert_eq!(desk.reply(&command, outcome), None);
+        }
+        desk.operate(Action::Retry).expect("is possible");
+        desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+        desk.stuck(Cause::ContractViolation, "booking");
+        desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+        desk.stuck(Cause::ContractViolation, "confirmation");
+        desk.ends(Status::Stuck, Some(Decision::Committed));
+    }
+}
