@@ -157,9 +157,9 @@ fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str
             }
             compensation::refused(draft, step, code);
         }
-        // A word against the pivot's refusal, whichever comes first.
+        // That its effect stands speaks against a pivot's refusal, whichever comes first.
         (Verb::Compensate, Place::Held)
-            if code == message::ALREADY_EXECUTED && matches!(unheld(draft, step), Place::Fencing) =>
+            if code != message::CONTRACT_VIOLATION && matches!(unheld(draft, step), Place::Fencing) =>
         {
             if matches!(draft.saga.steps[step].effect, Effect::Refused(_)) {
                 return contradiction(draft, step, verb, &Outcome::refused(code, text));
@@ -220,11 +220,15 @@ fn nothing_to_undo(output: &Value) -> bool {
 }
 
 /// There is nothing to undo of what was said to be made: by the participant, once at least, or by a person. Of a pivot the
-/// last word counts, since its fence is what settles the words before.
+/// last word counts once it was contradicted, since its fence is what settles the words before.
 fn contradicts_success(draft: &Draft<'_>, step: &str, output: &Value) -> bool {
     let state = &draft.saga.steps[step];
-    let ever = state.contradicted || matches!(state.effect, Effect::Skipped(_));
-    let made = matches!(state.effect, Effect::Succeeded(_)) || (ever && !draft.is_pivot(step));
+    let made = match (&state.effect, draft.is_pivot(step)) {
+        (Effect::Succeeded(_), true) => !state.contradicted,
+        (Effect::Unknown | Effect::Refused(_) | Effect::Skipped(_), true) => false,
+        (Effect::Succeeded(_) | Effect::Skipped(_), false) => true,
+        (Effect::Unknown | Effect::Refused(_), false) => state.contradicted,
+    };
     made && nothing_to_undo(output)
 }
 

@@ -301,7 +301,12 @@ fn a_fence_against_what_was_said_while_another_is_in_hand_is_asked_again() {
     };
     for first in [nothing_to_undo(), Outcome::succeeded(json!({}))] {
         let mut desk = both(&first);
-        desk.answer("confirmation", Compensate, Outcome::succeeded(json!({})));
+        desk.answer("confirmation", Compensate, first.clone());
+        if first == nothing_to_undo() {
+            desk.stuck(Cause::ContractViolation, "confirmation");
+            desk.operate(Action::Retry).expect("is possible");
+            desk.answer("confirmation", Compensate, first.clone());
+        }
         desk.undo("payment");
         desk.undo("booking");
         desk.ends(Status::Compensated, Some(Decision::Undone));
@@ -364,5 +369,22 @@ fn a_fence_that_is_too_late_and_a_refusal_while_another_is_in_hand_are_asked_abo
         desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
         desk.stuck(Cause::ContractViolation, "confirmation");
         desk.ends(Status::Stuck, Some(Decision::Committed));
+    }
+}
+
+#[test]
+fn a_fence_that_is_refused_while_another_is_in_hand_is_asked_again_whatever_the_pivot_said() {
+    for fence_first in [true, false] {
+        let (mut desk, confirm, fence) = fenced_with_another_in_hand();
+        let mut words = [(fence, Outcome::refused("cannot_undo", "")), (confirm, Outcome::refused("doctor_away", ""))];
+        if !fence_first {
+            words.reverse();
+        }
+        for (command, outcome) in words {
+            assert_eq!(desk.reply(&command, outcome), None);
+        }
+        desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+        desk.answer("confirmation", Compensate, Outcome::refused("cannot_undo", ""));
+        desk.stuck(Cause::CompensationRefused, "confirmation");
     }
 }
