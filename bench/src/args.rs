@@ -90,7 +90,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) baseline: bool,
     /// Instead of the engine a program that writes the rows and sends the messages of a saga and does nothing else.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "workers")]
     pub(crate) bare: Option<BareKind>,
     /// Workers of the engine; as many as the product has, unless given.
     #[arg(long)]

@@ -253,7 +253,7 @@ async fn take(step: usize, db: &Db, mut commands: Box<dyn Consumer>, post: &Post
     while let Some(deliveries) = commands.receive(TOGETHER_MAX).await {
         let mut all = items(&deliveries)?;
         for item in &mut all {
-            item.refused = item.refuse && step == 2 && !item.at.undo;
+            item.refused = item.refuse && item.at.may_refuse();
         }
         let done = |item: &Item| Done { saga_id: item.saga_id, undo: item.at.undo, made: !item.refused };
         let done: Vec<Done> = all.iter().map(done).collect();
@@ -310,7 +310,7 @@ mod tests {
             let bare = Bare::start(engine.clone(), &transport, batch, kind, &own);
             let all = tokio::join!(bare.run(1, false), bare.run(2, true), bare.run(3, false));
             all.0.and(all.1).and(all.2).unwrap();
-            own.shutdown(std::time::Duration::from_secs(1)).await;
+            own.shutdown(Duration::from_secs(1)).await;
         }
         // Twice two that complete and one that is refused at its third step, which undoes two.
         assert_eq!(count(&engine, "bare_sagas").await, 6);
@@ -318,6 +318,6 @@ mod tests {
         for (db, (handled, made)) in participants.iter().zip([(8, 8), (8, 8), (6, 4), (4, 4)]) {
             assert_eq!((count(db, "bare_inbox").await, count(db, "effects").await), (handled, made));
         }
-        tasks.shutdown(std::time::Duration::from_secs(1)).await;
+        tasks.shutdown(Duration::from_secs(1)).await;
     }
 }

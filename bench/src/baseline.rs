@@ -239,7 +239,7 @@ pub(crate) async fn participants(postgres: &str, amqp: &str, tasks: &Tasks) -> a
 
 async fn take(side: Arc<Side>, step: &'static str, body: Vec<u8>) -> anyhow::Result<()> {
     let asked: Asked = serde_json::from_slice(&body)?;
-    let refused = asked.refuse && step == STEPS[2] && !asked.at.undo;
+    let refused = asked.refuse && asked.at.may_refuse();
     let mut tx = side.pool.begin().await?;
     let fresh = query("insert into naive_inbox values ($1, $2, $3, $4) on conflict do nothing")
         .bind(asked.saga_id)

@@ -26,6 +26,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Whether a saga that is to be refused is refused here.
+    pub(crate) fn may_refuse(self) -> bool {
+        self.step == 2 && !self.undo
+    }
+
     /// Where it goes on; none when it has ended.
     pub(crate) fn next(self, done: bool) -> Option<Self> {
         match (self.undo, done) {

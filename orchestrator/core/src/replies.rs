@@ -106,8 +106,8 @@ fn late_fact(state: &StepState, verb: Verb, outcome: &Outcome) -> Ignored {
         // An effect that the saga counts on is gone.
         (Verb::Compensate, Outcome::Succeeded { .. }) if stood => Ignored::LateContradiction,
         // An effect stands that was said not to be made.
-        (Verb::Compensate, Outcome::Refused { code, .. })
-            if code == message::ALREADY_EXECUTED && matches!(state.effect, Effect::Refused(_)) =>
+        (Verb::Compensate, Outcome::Refused { .. })
+            if !is_no_verdict(outcome) && matches!(state.effect, Effect::Refused(_)) =>
         {
             Ignored::LateContradiction
         }

@@ -115,8 +115,13 @@ fn a_pivot_that_stands_after_all_is_kept_beside_a_saga_that_was_undone() {
     desk.undo("payment");
     desk.undo("booking");
     desk.ends(Status::Compensated, Some(Decision::Undone));
-    let stands = desk.reply(&fence, Outcome::refused("already_executed", ""));
-    assert_eq!(stands, Some(Ignored::LateContradiction));
+    for (code, kept) in [
+        ("already_executed", Ignored::LateContradiction),
+        ("cannot_undo", Ignored::LateContradiction),
+        ("contract_violation", Ignored::LateFact),
+    ] {
+        assert_eq!(desk.reply(&fence, Outcome::refused(code, "")), Some(kept), "{code}");
+    }
 }
 
 #[test]
