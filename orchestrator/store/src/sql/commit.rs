@@ -34,6 +34,22 @@ impl Plan<'_> {
     pub(super) fn starts(&self) -> bool {
         self.in_order.iter().any(|transition| is_start(transition))
     }
+
+    /// Whether a text that counts on everybody to win would notice each loser: the index of business keys has open sagas only,
+    /// and so tells nothing to a start that ends at once.
+    pub(super) fn may_be_smooth(&self) -> bool {
+        let ends_at_once = |transition: &&Transition| is_start(transition) && transition.saga.is_ended();
+        !self.longhand && !self.in_order.iter().any(ends_at_once)
+    }
+}
+
+/// How messages are handed to a statement.
+#[derive(Clone, Copy)]
+pub(super) enum Messages {
+    /// Outbox rows as they are to be.
+    Rows,
+    /// Commands, of which those of losers are left out.
+    Items,
 }
 
 pub(super) fn is_start(transition: &Transition) -> bool {

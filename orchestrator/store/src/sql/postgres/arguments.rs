@@ -8,13 +8,13 @@ use sea_orm::sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
 use crate::messages::{HEAD_START_MS, Planned};
-use crate::sql::commit::Plan;
+use crate::sql::commit::{Messages, Plan};
 use crate::sql::commit_rows::{Changing, Stamp};
 use crate::sql::signed;
-use crate::{Guard, HistoryRow, StartKey, Transition};
+use crate::{Guard, HistoryRow, OutboxMessage, StartKey, Transition};
 
 /// All arguments of a commit; `forgotten` are commits whose fate everybody knows.
-pub(super) fn commit(plan: &Plan<'_>, forgotten: &[Uuid]) -> db::Bound {
+pub(super) fn commit(plan: &Plan<'_>, forgotten: &[Uuid], messages: Messages) -> db::Bound {
     let mut arguments = PgArguments::default();
     arguments.add(plan.commit_id)?;
     arguments.add(plan.stamp.now.0)?;
@@ -22,11 +22,19 @@ pub(super) fn commit(plan: &Plan<'_>, forgotten: &[Uuid]) -> db::Bound {
     arguments.add(plan.written_at.plus_ms(HEAD_START_MS).0)?;
     arguments.add(i32::from(plan.stamp.format))?;
     arguments.add(forgotten)?;
-    add_starts(&mut arguments, &plan.in_order)?;
-    add_states(&mut arguments, &plan.in_order, plan.stamp)?;
-    add_history(&mut arguments, &plan.in_order)?;
-    add_items(&mut arguments, &plan.planned)?;
     arguments.add(plan.confirmed)?;
+    let changes: Vec<_> = plan.in_order.iter().filter_map(|next| Some((*next, expected(next)?))).collect();
+    column(&mut arguments, &changes, |(transition, _)| transition.header.id)?;
+    column(&mut arguments, &changes, |(_, expected)| signed(*expected))?;
+    add_states(&mut arguments, changes.iter().map(|(transition, _)| *transition), plan.stamp)?;
+    add_history(&mut arguments, &plan.in_order)?;
+    let starts: Vec<_> = plan.in_order.iter().filter_map(|next| Some((*next, Born::of(next)?))).collect();
+    add_starts(&mut arguments, &starts)?;
+    add_states(&mut arguments, starts.iter().map(|(transition, _)| *transition), plan.stamp)?;
+    match messages {
+        Messages::Rows => add_messages(&mut arguments, &plan.planned)?,
+        Messages::Items => add_items(&mut arguments, &plan.planned)?,
+    }
     Ok(arguments)
 }
 
@@ -57,32 +65,38 @@ impl<'a> Born<'a> {
     }
 }
 
-/// The ids, the versions to be met, and what stays the same through a saga's life: null for one that exists.
-fn add_starts(arguments: &mut PgArguments, in_order: &[&Transition]) -> Result<(), BoxDynError> {
-    let expected = |transition: &&Transition| match &transition.guard {
+/// The version that a saga must have; none for a start.
+fn expected(transition: &Transition) -> Option<u64> {
+    match transition.guard {
         Guard::Start { .. } => None,
-        Guard::Version(expected) => Some(signed(*expected)),
-    };
-    let rows: Vec<_> = in_order.iter().map(|next| (&next.header, Born::of(next), expected(next))).collect();
-    column(arguments, &rows, |(header, ..)| header.id)?;
-    column(arguments, &rows, |(_, _, expected)| *expected)?;
-    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.tenant.as_str()))?;
-    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.principal.as_str()))?;
-    column(arguments, &rows, |(header, born, _)| born.as_ref().and(header.key.as_deref()))?;
-    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.definition.as_str()))?;
-    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.definition_version.cast_signed()))?;
-    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.digest.as_str()))?;
-    column(arguments, &rows, |(header, born, _)| born.as_ref().map(|_| header.created_at.0))?;
-    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.start_key.tenant.as_str()))?;
-    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.start_key.principal.as_str()))?;
-    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.start_key.key.as_str()))?;
-    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.fingerprint))?;
-    column(arguments, &rows, |(_, born, _)| born.as_ref().map(|born| born.input.as_str()))
+        Guard::Version(expected) => Some(expected),
+    }
+}
+
+/// What stays the same through a saga's life, its start key and its input.
+fn add_starts(arguments: &mut PgArguments, starts: &[(&Transition, Born<'_>)]) -> Result<(), BoxDynError> {
+    column(arguments, starts, |(next, _)| next.header.id)?;
+    column(arguments, starts, |(next, _)| next.header.tenant.as_str())?;
+    column(arguments, starts, |(next, _)| next.header.principal.as_str())?;
+    column(arguments, starts, |(next, _)| next.header.key.as_deref())?;
+    column(arguments, starts, |(next, _)| next.header.definition.as_str())?;
+    column(arguments, starts, |(next, _)| next.header.definition_version.cast_signed())?;
+    column(arguments, starts, |(next, _)| next.header.digest.as_str())?;
+    column(arguments, starts, |(next, _)| next.header.created_at.0)?;
+    column(arguments, starts, |(_, born)| born.start_key.tenant.as_str())?;
+    column(arguments, starts, |(_, born)| born.start_key.principal.as_str())?;
+    column(arguments, starts, |(_, born)| born.start_key.key.as_str())?;
+    column(arguments, starts, |(_, born)| born.fingerprint)?;
+    column(arguments, starts, |(_, born)| born.input.as_str())
 }
 
 /// The columns that every transition changes.
-fn add_states(arguments: &mut PgArguments, in_order: &[&Transition], stamp: Stamp) -> Result<(), BoxDynError> {
-    let rows: Vec<Changing<'_>> = in_order.iter().map(|transition| Changing::of(transition, stamp)).collect();
+fn add_states<'a>(
+    arguments: &mut PgArguments,
+    transitions: impl Iterator<Item = &'a Transition>,
+    stamp: Stamp,
+) -> Result<(), BoxDynError> {
+    let rows: Vec<Changing<'_>> = transitions.map(|transition| Changing::of(transition, stamp)).collect();
     column(arguments, &rows, |row| row.status.as_str())?;
     column(arguments, &rows, |row| row.decision.as_deref())?;
     column(arguments, &rows, |row| row.failure_code)?;
@@ -106,6 +120,14 @@ fn add_history(arguments: &mut PgArguments, in_order: &[&Transition]) -> Result<
     column(arguments, &rows, |(_, row)| row.operation_id)?;
     column(arguments, &rows, |(_, row)| i32::from(row.format))?;
     column(arguments, &rows, |(_, row)| row.events.as_str())
+}
+
+/// Outbox rows, if nobody loses.
+fn add_messages(arguments: &mut PgArguments, planned: &[Planned]) -> Result<(), BoxDynError> {
+    let rows: Vec<OutboxMessage> = planned.iter().filter_map(|planned| planned.message(|_| true)).collect();
+    column(arguments, &rows, |message| message.id)?;
+    column(arguments, &rows, |message| message.participant.as_str())?;
+    column(arguments, &rows, |message| &*message.body)
 }
 
 /// Commands, and the messages they are to lie in.

@@ -26,11 +26,11 @@ use db::Db;
 use sea_orm::sqlx::Row;
 use uuid::Uuid;
 
-use super::arguments;
 use super::fates_sql::Fates;
 use super::one_sql::One;
+use super::{arguments, smooth_sql};
 use crate::Error;
-use crate::sql::commit::Plan;
+use crate::sql::commit::{Messages, Plan};
 
 /// Tries of a statement that met a business key just being taken. Each try sees what stopped the one before.
 const TRIES_MAX: u32 = 5;
@@ -55,7 +55,15 @@ with fate as (
 macro_rules! changed {
     () => {
         "), due as materialized (
-    select * from n where expected >= 0 and version > expected order by id
+    select n.* from fate cross join unnest(
+        $8::uuid[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[],
+        $16::bigint[], $17::bigint[], $18::bigint[], $19::text[]
+    ) as n (
+        id, expected, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at, decided_at, ended_at,
+        state
+    )
+    where n.expected >= 0 and n.version > n.expected
+    order by n.id
 ), changed as (
     update sagas set
         format = $5, status = due.status, decision = due.decision, failure_code = due.failure_code,
@@ -73,7 +81,7 @@ macro_rules! changed {
 macro_rules! outbox_done {
     () => {
         "), confirmed as (
-    delete from outbox where id in (select id from outbox where id = any($44) order by id for update)
+    delete from outbox where id in (select id from outbox where id = any($7) order by id for update)
 "
     };
 }
@@ -85,7 +93,7 @@ macro_rules! written {
     insert into history (saga_id, seq, at, actor, reason, operation_id, commit_id, format, events)
     select h.saga_id, h.seq, h.at, h.actor, h.reason, h.operation_id, $1, h.format, h.events
     from unnest(
-        $31::uuid[], $32::bigint[], $33::bigint[], $34::text[], $35::text[], $36::uuid[], $37::integer[], $38::text[]
+        $20::uuid[], $21::bigint[], $22::bigint[], $23::text[], $24::text[], $25::uuid[], $26::integer[], $27::text[]
     ) as h (saga_id, seq, at, actor, reason, operation_id, format, events)
     where (h.saga_id in (select id from won)) is true
 ), queued as (
@@ -95,7 +103,7 @@ macro_rules! written {
         case count(*) when 1 then '' else '[' end || string_agg(m.item, ',' order by m.position)
             || case count(*) when 1 then '' else ']' end,
         $4, 0, $3
-    from unnest($39::uuid[], $40::text[], $41::uuid[], $42::integer[], $43::text[])
+    from unnest($51::uuid[], $52::text[], $53::uuid[], $54::integer[], $55::text[])
         as m (id, participant, saga_id, position, item)
     where (m.saga_id in (select id from won)) is true
     group by m.id, m.participant
@@ -107,28 +115,24 @@ select id from won"
 /// A batch with starts in it.
 const COMMIT: &str = concat!(
     fate!(),
-    "), n as materialized (
-    select n.* from fate cross join unnest(
-        $7::uuid[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::text[],
-        $15::bigint[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
-        $23::text[], $24::text[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[],
-        $30::text[]
-    ) as n (
-        id, expected, tenant, principal, business_key, definition, definition_version, digest,
-        created_at, key_tenant, key_principal, start_key, fingerprint, input, status, decision,
-        failure_code, stuck_cause, waiting_on, version, wake_at, decided_at, ended_at, state
-    )
-",
     changed!(),
     "), candidates as materialized (
-    select n.* from n
+    select n.* from fate cross join unnest(
+        $28::uuid[], $29::text[], $30::text[], $31::text[], $32::text[], $33::integer[], $34::text[], $35::bigint[],
+        $36::text[], $37::text[], $38::text[], $39::text[], $40::text[], $41::text[], $42::text[], $43::text[],
+        $44::text[], $45::text[], $46::bigint[], $47::bigint[], $48::bigint[], $49::bigint[], $50::text[]
+    ) as n (
+        id, tenant, principal, business_key, definition, definition_version, digest, created_at,
+        key_tenant, key_principal, start_key, fingerprint, input, status, decision, failure_code,
+        stuck_cause, waiting_on, version, wake_at, decided_at, ended_at, state
+    )
     left join lateral (
         select true as open from sagas
         where sagas.tenant = n.tenant and sagas.business_key = n.business_key and sagas.ended_at is null
         and not exists (select from changed where changed.id = sagas.id and changed.ended_at is not null)
         limit 1
     ) as other on true
-    where n.expected is null and (select count(*) from changed) >= 0 and other.open is null
+    where (select count(*) from changed) >= 0 and other.open is null
 ), took as (
     insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
     select key_tenant, key_principal, start_key, id, fingerprint, created_at from candidates
@@ -161,19 +165,10 @@ const COMMIT: &str = concat!(
     written!(),
 );
 
-/// A batch without starts, with the same arguments: the server begins half as many parts, which is most of what a commit of
-/// one costs.
+/// A batch without starts, with the same arguments: the server begins half as many parts, which is most of what a small
+/// commit costs.
 const CHANGE: &str = concat!(
     fate!(),
-    "), n as materialized (
-    select n.* from fate cross join unnest(
-        $7::uuid[], $8::bigint[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::bigint[],
-        $27::bigint[], $28::bigint[], $29::bigint[], $30::text[]
-    ) as n (
-        id, expected, status, decision, failure_code, stuck_cause, waiting_on, version, wake_at, decided_at, ended_at,
-        state
-    )
-",
     changed!(),
     outbox_done!(),
     "), won as materialized (
@@ -198,14 +193,31 @@ pub(in crate::sql) async fn write(db: &Db, fates: &Fates, plan: &Plan<'_>) -> Re
 }
 
 async fn run(db: &Db, plan: &Plan<'_>, forgotten: &[Uuid]) -> Result<BTreeSet<Uuid>, Error> {
-    let one = if plan.longhand || !forgotten.is_empty() { None } else { One::of(plan) };
+    if !plan.longhand && forgotten.is_empty() && let Some(one) = One::of(plan) {
+        return find_winners(db, one.text(), || one.arguments()).await;
+    }
+    if plan.may_be_smooth() {
+        let text = if plan.starts() { smooth_sql::COMMIT } else { smooth_sql::CHANGE };
+        match db.postgres_statement(text, arguments::commit(plan, forgotten, Messages::Rows)).await {
+            Ok(_) => return Ok(plan.in_order.iter().map(|transition| transition.header.id).collect()),
+            // Somebody did not win; or whatever else it is will be met again.
+            Err(db::Error::Bug(_)) => tracing::debug!(commit_id = %plan.commit_id, "a batch is written the long way"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let text = if plan.starts() { COMMIT } else { CHANGE };
+    find_winners(db, text, || arguments::commit(plan, forgotten, Messages::Items)).await
+}
+
+/// Runs a statement that answers who won.
+async fn find_winners(
+    db: &Db,
+    text: &'static str,
+    arguments: impl Fn() -> db::Bound,
+) -> Result<BTreeSet<Uuid>, Error> {
     let mut tries = 1;
     loop {
-        let (text, arguments) = match &one {
-            Some(one) => (one.text(), one.arguments()),
-            None => (if plan.starts() { COMMIT } else { CHANGE }, arguments::commit(plan, forgotten)),
-        };
-        match db.postgres_statement(text, arguments).await {
+        match db.postgres_statement(text, arguments()).await {
             Ok(rows) => return rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable),
             Err(error) if error.unique_violation() == Some(ONE_OPEN) => match error {
                 db::Error::Bug(error) if tries == TRIES_MAX => {

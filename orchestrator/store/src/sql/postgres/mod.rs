@@ -4,6 +4,8 @@ mod arguments;
 
 mod one_sql;
 
+mod smooth_sql;
+
 pub(super) mod commit_sql;
 
 pub(super) mod fates_sql;

@@ -19,10 +19,10 @@ use sea_orm::sqlx::Row;
 use uuid::Uuid;
 
 use super::smooth_sql;
-use crate::sql::commit::{self, Plan};
+use crate::sql::commit::{Messages, Plan};
 use crate::sql::commit_rows::{Beside, Change, Input, Item, Key, Message, Past, Start};
 use crate::sql::set_sql::json;
-use crate::{Error, Transition};
+use crate::Error;
 
 /// Sagas that exist.
 macro_rules! changed {
@@ -121,7 +121,7 @@ const CHANGE: &str = concat!(changed!(), written!(), done!());
 
 /// Writes a batch; returns the sagas that won.
 pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<Uuid>, Error> {
-    if may_be_smooth(plan) {
+    if plan.may_be_smooth() {
         let text = if plan.starts() { smooth_sql::COMMIT } else { smooth_sql::CHANGE };
         match db.sqlite_script(text, sets(plan, Messages::Rows)).await {
             Ok(_) => return Ok(plan.in_order.iter().map(|transition| transition.header.id).collect()),
@@ -135,22 +135,6 @@ pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<U
     // Whatever it says, the commit is there.
     let winners = answer.try_get::<Option<String>, _>(0).ok().and_then(|ids| ids_of(&ids.unwrap_or_default()));
     winners.ok_or_else(|| Error::UnknownCommit(db::Error::Unknown))
-}
-
-/// Whether the shorter script would notice each loser: the index of business keys has open sagas only, and so tells nothing to
-/// a start that ends at once.
-fn may_be_smooth(plan: &Plan<'_>) -> bool {
-    let ends_at_once = |transition: &&Transition| commit::is_start(transition) && transition.saga.is_ended();
-    !plan.longhand && !plan.in_order.iter().any(ends_at_once)
-}
-
-/// What `$3` holds.
-#[derive(Clone, Copy)]
-enum Messages {
-    /// Outbox rows as they are to be.
-    Rows,
-    /// Commands, of which those of losers are left out.
-    Items,
 }
 
 /// `$1` to `$6`, of which the last is for the shorter script, and to `$9` where there are starts.
