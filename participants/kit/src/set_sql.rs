@@ -1,7 +1,8 @@
 //! The inbox's statements over sets of rows, in both dialects.
 //!
 //! Not for deciding, nor for what a row means. Must hold: a statement's text does not depend on the size of its set, so
-//! that it is prepared once; keys are compared as they are stored, never as text.
+//! that it is prepared once; keys are compared as they are stored, never as text. On PostgreSQL sets are opened in the list of what
+//! is selected: behind `from` the server would first write each column to a store of its own.
 
 use db::sets::{Text, bigints, booleans, texts, uuids};
 use saga_defs::Timestamp;
@@ -23,19 +24,12 @@ insert into inbox (
     asked_again
 )
 select
-    key, participant, saga_id, tenant, state, undo_requested, nullif(command, ''), nullif(undo_command, ''),
-    nullif(execute_outcome, ''), nullif(compensate_outcome, ''), nullif(provider_ref, ''), nullif(digest, ''), calls,
-    nullif(owner, '00000000-0000-0000-0000-000000000000'), nullif(lease_until, -1), created_at, updated_at,
-    nullif(announcing, ''), asked_again
-from unnest(
-    $1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::text[], $13::bigint[], $14::uuid[], $15::bigint[], $16::bigint[], $17::bigint[],
-    $18::text[], $19::boolean[]
-) as n (
-    key, participant, saga_id, tenant, state, undo_requested, command, undo_command, execute_outcome,
-    compensate_outcome, provider_ref, digest, calls, owner, lease_until, created_at, updated_at, announcing,
-    asked_again
-)"
+    unnest($1::uuid[]), unnest($2::text[]), unnest($3::uuid[]), unnest($4::text[]), unnest($5::text[]),
+    unnest($6::boolean[]), nullif(unnest($7::text[]), ''), nullif(unnest($8::text[]), ''),
+    nullif(unnest($9::text[]), ''), nullif(unnest($10::text[]), ''), nullif(unnest($11::text[]), ''),
+    nullif(unnest($12::text[]), ''), unnest($13::bigint[]),
+    nullif(unnest($14::uuid[]), '00000000-0000-0000-0000-000000000000'), nullif(unnest($15::bigint[]), -1),
+    unnest($16::bigint[]), unnest($17::bigint[]), nullif(unnest($18::text[]), ''), unnest($19::boolean[])"
     };
     (sqlite) => {
         "
@@ -82,10 +76,8 @@ insert into inbox (
     undo_requested, calls, asked_again
 )
 select
-    key, saga_id, tenant, state, nullif(digest, ''), nullif(execute_outcome, ''), nullif(compensate_outcome, ''),
-    $8, $9, $9, false, 0, false
-from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-    as n (key, saga_id, tenant, state, digest, execute_outcome, compensate_outcome)",
+    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), nullif(unnest($5::text[]), ''),
+    nullif(unnest($6::text[]), ''), nullif(unnest($7::text[]), ''), $8, $9, $9, false, 0, false",
     sqlite: "
 insert into inbox (
     key, saga_id, tenant, state, digest, execute_outcome, compensate_outcome, participant, created_at, updated_at,

@@ -13,9 +13,8 @@ use crate::notices::New;
 const INSERT: Text = Text {
     postgres: "
 insert into notices (key, saga_id, appointment_id, channel, provider_ref, created_at)
-select n.key, n.saga_id, n.appointment_id, n.channel, n.provider_ref, $6
-from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[])
-    as n (key, saga_id, appointment_id, channel, provider_ref)
+select
+    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::text[]), unnest($5::text[]), $6
 on conflict (key) do nothing",
     sqlite: "
 insert into notices (key, saga_id, appointment_id, channel, provider_ref, created_at)

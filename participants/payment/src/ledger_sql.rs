@@ -22,9 +22,8 @@ insert into ",
                 " (key, saga_id, ",
                 $provider_id,
                 ", amount_minor, currency, created_at)
-select n.key, n.saga_id, n.provider_id, n.amount_minor, n.currency, $6
-from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::text[])
-    as n (key, saga_id, provider_id, amount_minor, currency)
+select
+    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::bigint[]), unnest($5::text[]), $6
 on conflict (key) do nothing"
             ),
             sqlite: concat!(

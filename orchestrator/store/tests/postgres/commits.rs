@@ -38,6 +38,25 @@ async fn two_that_name_the_same_sagas_in_opposite_order_never_wait_in_a_circle()
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
+async fn who_wins_is_asked_only_once_somebody_loses() {
+    let world = World::new().await;
+    let one = world.instance("one").await;
+    let mut holder = world.holder().await;
+    // What a session ran last, as far as the server shows it: the longer statement goes around a fate that is decided.
+    let sessions = format!("pg_stat_activity where application_name = '{}'", world.application("one"));
+    let asked = format!("{sessions} and query like '%commit_fates%on conflict do nothing%'");
+    let started = world.started(&one, 2).await;
+    let next: Vec<_> = started.iter().map(|last| world.next(last)).collect();
+    assert_eq!(world.commit(&one, &next).await, [Outcome::Committed, Outcome::Committed]);
+    assert_eq!(holder.count(&asked).await, 0);
+    assert!(holder.count(&format!("{sessions} and query like '%commit_fates%'")).await > 0);
+
+    assert_eq!(world.commit(&one, &[next[0].clone(), world.start()]).await, [Outcome::Lost, Outcome::Committed]);
+    assert!(holder.count(&asked).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_timer_that_is_set_meanwhile_makes_nobody_lose() {
     let world = World::new().await;
     let one = world.instance("one").await;
