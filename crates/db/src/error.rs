@@ -61,6 +61,18 @@ impl Error {
         }
     }
 
+    /// What the database calls its refusal: an SQLSTATE of PostgreSQL, or a result code of SQLite.
+    #[must_use]
+    pub fn refusal_code(&self) -> Option<String> {
+        match self {
+            Self::Bug(error) => match driver(error)? {
+                Driver::Database(said) => said.code().map(|code| code.into_owned()),
+                _ => None,
+            },
+            Self::Transient(_) | Self::UnknownCommit(_) | Self::Unknown | Self::SchemaName(_) => None,
+        }
+    }
+
     /// The error of a change whose commit was under way.
     pub(crate) fn of_commit(error: DbErr) -> Self {
         if is_definite(&error) { error.into() } else { Self::UnknownCommit(error) }

@@ -5,6 +5,7 @@
 //! who wins, so that a command that lost is neither published nor in the outbox; a batch is written whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use db::Db;
 use saga_defs::Timestamp;
@@ -27,6 +28,28 @@ pub(super) struct Plan<'a> {
     pub(super) confirmed: &'a [Uuid],
     /// Whether what there is a shorter text for is written like any other batch, too.
     pub(super) longhand: bool,
+    pub(super) trust: &'a Trust,
+}
+
+/// How many batches are written the long way once somebody has not won: requests that are repeated come in storms.
+const CAREFUL: u32 = 15;
+
+/// Whether everybody is counted on to win.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    /// Batches to come that are written the long way.
+    careful: AtomicU32,
+}
+
+impl Trust {
+    fn is_there(&self) -> bool {
+        self.careful.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+
+    /// Somebody has not won.
+    pub(super) fn lose(&self) {
+        self.careful.store(CAREFUL, Ordering::Relaxed);
+    }
 }
 
 impl Plan<'_> {
@@ -35,11 +58,11 @@ impl Plan<'_> {
         self.in_order.iter().any(|transition| is_start(transition))
     }
 
-    /// Whether a text that counts on everybody to win would notice each loser: the index of business keys has open sagas only,
-    /// and so tells nothing to a start that ends at once.
+    /// Whether to try the text that counts on everybody to win, which must notice each loser: the index of business keys has
+    /// open sagas only, and so tells nothing to a start that ends at once.
     pub(super) fn may_be_smooth(&self) -> bool {
         let ends_at_once = |transition: &&Transition| is_start(transition) && transition.saga.is_ended();
-        !self.longhand && !self.in_order.iter().any(ends_at_once)
+        !self.longhand && !self.in_order.iter().any(ends_at_once) && self.trust.is_there()
     }
 }
 
@@ -60,7 +83,13 @@ pub(super) fn is_start(transition: &Transition) -> bool {
 }
 
 /// Commits a batch.
-pub(super) async fn commit(db: &Db, dialect: &Dialect, batch: &Batch, writing: Writing) -> Result<Committed, Error> {
+pub(super) async fn commit(
+    db: &Db,
+    dialect: &Dialect,
+    trust: &Trust,
+    batch: &Batch,
+    writing: Writing,
+) -> Result<Committed, Error> {
     let mut in_order: Vec<&Transition> = batch.transitions.iter().collect();
     in_order.sort_unstable_by_key(|transition| transition.header.id);
     let in_order = one_per_business_key(in_order);
@@ -73,6 +102,7 @@ pub(super) async fn commit(db: &Db, dialect: &Dialect, batch: &Batch, writing: W
         in_order,
         confirmed: &batch.confirmed,
         longhand: writing.longhand,
+        trust,
     };
     let won = dialect.write(db, &plan).await?;
     let messages = plan.planned.iter().filter_map(|planned| planned.message(|id| won.contains(&id))).collect();
@@ -109,4 +139,18 @@ async fn met_by_losers(db: &Db, dialect: &Dialect, batch: &Batch, won: &BTreeSet
         );
         BTreeMap::new()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_loss_some_batches_go_the_long_way_and_then_trust_is_back() {
+        let trust = Trust::default();
+        assert!(trust.is_there() && trust.is_there());
+        trust.lose();
+        assert!((0..CAREFUL).all(|_| !trust.is_there()));
+        assert!(trust.is_there());
+    }
 }

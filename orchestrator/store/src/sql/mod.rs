@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use db::Db;
@@ -62,6 +63,7 @@ pub struct SqlStore {
     db: Db,
     dialect: Dialect,
     writing: Writing,
+    trust: Arc<commit::Trust>,
 }
 
 /// How commits are written.
@@ -78,7 +80,7 @@ impl SqlStore {
     #[must_use]
     pub fn new(db: Db) -> Self {
         let writing = Writing { format: saga_core::FORMAT, longhand: false };
-        Self { dialect: Dialect::of(db.backend()), db, writing }
+        Self { dialect: Dialect::of(db.backend()), db, writing, trust: Arc::default() }
     }
 
     /// The store as another build has it, for tests of several builds at work: sagas are written, read and claimed in
@@ -148,7 +150,7 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
-        commit::commit(&self.db, &self.dialect, &batch, self.writing).await
+        commit::commit(&self.db, &self.dialect, &self.trust, &batch, self.writing).await
     }
 
     async fn started(&self, key: &StartKey) -> Result<Option<(Uuid, String)>, Error> {

@@ -39,13 +39,16 @@ async fn a_commit_whose_answer_is_lost_is_found_or_never_happens() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn who_asks_for_a_lost_commit_that_still_runs_waits_for_its_end() {
-    for fails in [false, true] {
+    // What is alone has a text of its own, and others one that counts on everybody to win.
+    for (fails, company) in [(false, false), (true, false), (false, true), (true, true)] {
         let world = World::new().await;
         let proxy = Proxy::before(world.schemas.url()).await.unwrap();
         let one = world.instance_at(&proxy.url(world.schemas.url()), "one").await;
         let other = world.instance("other").await;
         let start = world.start();
-        let batch = world.batch(std::slice::from_ref(&start));
+        let mut transitions = vec![start.clone()];
+        transitions.extend(company.then(|| world.start()));
+        let batch = world.batch(&transitions);
         let mut holder = world.holder().await;
         holder.take_history(start.header.id, 1).await;
         proxy.plan(Plan::next(COMMIT, Cut::Sent));

@@ -53,7 +53,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     definition: Definition,
     ids: AtomicU64,
-    /// Whether its instances commit what is alone as a set, too.
+    /// Whether its instances commit everything by the text that fits all.
     longhand: bool,
 }
 
@@ -62,7 +62,7 @@ impl World {
         Self::on(&Services::shared()).await
     }
 
-    /// For both texts of a commit.
+    /// For the text that fits all, or for those that are tried before it.
     pub(crate) async fn with(longhand: bool) -> Self {
         Self { longhand, ..Self::new().await }
     }

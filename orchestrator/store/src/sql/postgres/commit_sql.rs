@@ -1,6 +1,7 @@
 //! The commit on PostgreSQL: a whole batch in one statement that commits itself.
 //!
-//! Not for deciding; what there is one of has a shorter text in [`super::one_sql`]. Must hold, at READ COMMITTED:
+//! Not for deciding. What there is one of has a shorter text in [`super::one_sql`], and a batch is put to that of
+//! [`super::smooth_sql`] first. Must hold, at READ COMMITTED:
 //! - All parts of the statement see the database as it was when the statement began; what one part did reaches another
 //!   only through `returning`. So history, inputs and messages hang on `won`, and on nothing that was read.
 //! - Whoever waits for a row that another one holds sees that row as it is afterwards, and the version is compared again.
@@ -200,8 +201,15 @@ async fn run(db: &Db, plan: &Plan<'_>, forgotten: &[Uuid]) -> Result<BTreeSet<Uu
         let text = if plan.starts() { smooth_sql::COMMIT } else { smooth_sql::CHANGE };
         match db.postgres_statement(text, arguments::commit(plan, forgotten, Messages::Rows)).await {
             Ok(_) => return Ok(plan.in_order.iter().map(|transition| transition.header.id).collect()),
-            // Somebody did not win; or whatever else it is will be met again.
-            Err(db::Error::Bug(_)) => tracing::debug!(commit_id = %plan.commit_id, "a batch is written the long way"),
+            Err(error @ db::Error::Bug(_)) => {
+                if error.refusal_code().is_some_and(|code| smooth_sql::LOST.contains(&code.as_str())) {
+                    tracing::debug!(commit_id = %plan.commit_id, "a batch is written the long way");
+                } else {
+                    // If it is the batch's fault, the longer statement meets it, too.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a batch is written the long way");
+                }
+                plan.trust.lose();
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -3,16 +3,21 @@
 //!
 //! Not for batches with losers: when somebody would not win, the statement is stopped and nothing of it stays, and
 //! [`super::commit_sql`] begins anew. Must hold:
-//! - Each saga is changed where it is found, guarded by its version. A division by zero stops the statement unless as many were
-//!   found as were sent.
-//! - A start whose key, or whose business key, is taken runs into the index that keeps it; so none may end at once. A commit
-//!   whose fate was decided by somebody else runs into that row.
-//! - Nobody waits in a circle: sagas are locked in the order of their ids, in which they come, then start keys and business keys
-//!   in their orders, then outbox rows. One part counts what the one before it did, so that it is over; and what the answer
-//!   counts is over before any other part begins.
+//! - The answer counts what was done, in order: the commit's own row, which must be the first, sagas, keys, new sagas. Where it
+//!   is less than was sent, a division by zero stops the statement. It names no value, as the server writes it to its log.
+//! - Each saga is changed where it is found, guarded by its version. A start takes its key unless that is taken or an open saga
+//!   has its business key, and is made once all keys are taken. None may end at once: the index of business keys would not tell.
+//! - Nobody waits in a circle: sagas are locked in the order of their ids, in which they come, then start keys and business
+//!   keys in theirs. No start waits for a saga with its business key that is moving: it asks before it takes its start key.
+//! - What the answer does not count comes after it, the last part first: outbox rows are locked last, and rows that nobody can
+//!   be in the way of are inserted.
 //! - Sagas are found by their ids however small the table was when the server made its plan, as in [`super::commit_sql`].
 //! - Sets are opened in the list of what is selected: between `from` and `where` the server would first write each column of a
 //!   set to a store of its own, and then put the rows together again.
+
+/// What the server calls the refusal of a batch with losers: division by zero, or a commit whose fate was decided, or a business
+/// key that another start was just taking.
+pub(super) const LOST: [&str; 2] = ["22012", "23505"];
 
 /// The commit's own row, rows of commits that nobody will ask for, and sagas that exist.
 macro_rules! changed {
@@ -20,6 +25,7 @@ macro_rules! changed {
         "
 with fate as (
     insert into commit_fates (commit_id, decided_at) values ($1, $3)
+    returning 1
 ), forgotten as (
     delete from commit_fates where commit_id = any($6)
 ), changed as (
@@ -46,13 +52,20 @@ macro_rules! started {
     () => {
         ", took as (
     insert into start_keys (tenant, principal, key, saga_id, fingerprint, created_at)
-    select n.* from (
+    select n.key_tenant, n.key_principal, n.key, n.id, n.fingerprint, n.created_at from (
         select
-            unnest($36::text[]) as tenant, unnest($37::text[]) as principal, unnest($38::text[]) as key,
-            unnest($28::uuid[]), unnest($39::text[]), unnest($35::bigint[])
+            unnest($28::uuid[]) as id, unnest($29::text[]) as tenant, unnest($31::text[]) as business_key,
+            unnest($36::text[]) as key_tenant, unnest($37::text[]) as key_principal, unnest($38::text[]) as key,
+            unnest($39::text[]) as fingerprint, unnest($35::bigint[]) as created_at
     ) as n
-    where (select count(*) from changed) >= 0
-    order by tenant, principal, key
+    left join lateral (
+        select true as open from sagas
+        where sagas.tenant = n.tenant and sagas.business_key = n.business_key and sagas.ended_at is null
+        limit 1
+    ) as other on true
+    where (select count(*) from changed) = cardinality($8) and other.open is null
+    order by n.key_tenant, n.key_principal, n.key
+    on conflict do nothing
     returning 1
 ), started as (
     insert into sagas (
@@ -68,7 +81,7 @@ macro_rules! started {
             unnest($45::text[]), unnest($46::bigint[]), unnest($47::bigint[]), unnest($48::bigint[]),
             unnest($49::bigint[]), unnest($50::text[])
     ) as n
-    where (select count(*) from took) >= 0
+    where (select count(*) from took) = cardinality($28)
     order by tenant, business_key, id
     returning 1
 ), inputs as (
@@ -101,7 +114,8 @@ pub(super) const COMMIT: &str = concat!(
     started!(),
     written!(),
     "select 1 / case
-    when (select count(*) from changed) = cardinality($8) and (select count(*) from started) = cardinality($28) then 1
+    when (select count(*) from fate) = 1 and (select count(*) from changed) = cardinality($8)
+    and (select count(*) from started) = cardinality($28) then 1
     else 0
 end"
 );
@@ -110,5 +124,8 @@ end"
 pub(super) const CHANGE: &str = concat!(
     changed!(),
     written!(),
-    "select 1 / case when (select count(*) from changed) = cardinality($8) then 1 else 0 end"
+    "select 1 / case
+    when (select count(*) from fate) = 1 and (select count(*) from changed) = cardinality($8) then 1
+    else 0
+end"
 );

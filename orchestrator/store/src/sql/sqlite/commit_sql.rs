@@ -126,7 +126,10 @@ pub(in crate::sql) async fn write(db: &Db, plan: &Plan<'_>) -> Result<BTreeSet<U
         match db.sqlite_script(text, sets(plan, Messages::Rows)).await {
             Ok(_) => return Ok(plan.in_order.iter().map(|transition| transition.header.id).collect()),
             // Somebody did not win; or whatever else it is will be met again.
-            Err(db::Error::Bug(_)) => tracing::debug!(commit_id = %plan.commit_id, "a batch is written the long way"),
+            Err(db::Error::Bug(_)) => {
+                tracing::debug!(commit_id = %plan.commit_id, "a batch is written the long way");
+                plan.trust.lose();
+            }
             Err(error) => return Err(error.into()),
         }
     }
