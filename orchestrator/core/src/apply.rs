@@ -95,13 +95,14 @@ pub fn apply(context: &Context<'_>, saga: &Saga, input: &Input, now: Timestamp) 
 }
 
 fn finish(draft: Draft<'_>) -> Applied {
-    let Draft { context, mut saga, events, .. } = draft;
+    let Draft { context, mut saga, events, payloads, now: _ } = draft;
     saga.version += 1;
-    let commands = events.iter().filter_map(|event| command(context, &saga, event)).collect();
+    let sent = events.iter().filter(|event| matches!(event, Event::Sent { .. }));
+    let commands = sent.zip(payloads).filter_map(|(event, payload)| command(context, &saga, event, payload)).collect();
     Applied { saga, events, commands }
 }
 
-fn command(context: &Context<'_>, saga: &Saga, event: &Event) -> Option<Command> {
+fn command(context: &Context<'_>, saga: &Saga, event: &Event, payload: Value) -> Option<Command> {
     let Event::Sent { step: name, verb, attempt, at, until } = event else { return None };
     let step = context.definition.step(name)?;
     let state = saga.steps.get(name)?;
@@ -122,7 +123,7 @@ fn command(context: &Context<'_>, saga: &Saga, event: &Event) -> Option<Command>
         first_sent_at,
         dedupe_until: first_sent_at.plus_ms(context.definition.dedupe_window_ms),
         deadline: *until,
-        payload: context.payload(saga, name, *verb).expect("rendered before the event was emitted"),
+        payload,
     })
 }
 

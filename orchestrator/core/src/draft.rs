@@ -17,11 +17,13 @@ pub(crate) struct Draft<'a> {
     pub(crate) now: Timestamp,
     pub(crate) saga: Saga,
     pub(crate) events: Vec<Event>,
+    /// Of the commands that were sent, in their order.
+    pub(crate) payloads: Vec<Value>,
 }
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(context: &'a Context<'a>, saga: Saga, now: Timestamp) -> Self {
-        Self { context, now, saga, events: Vec::new() }
+        Self { context, now, saga, events: Vec::new(), payloads: Vec::new() }
     }
 
     pub(crate) fn definition(&self) -> &'a Definition {
@@ -38,14 +40,15 @@ impl<'a> Draft<'a> {
     }
 
     pub(crate) fn emit(&mut self, event: Event) {
-        self.saga = evolve(self.saga.clone(), &event);
+        evolve(&mut self.saga, &event);
         self.events.push(event);
     }
 
     /// Sends the next command of `verb`, unless that is not safe or not possible: then the saga is stuck.
     pub(crate) fn send(&mut self, name: &str, verb: Verb) {
-        let state = self.saga.steps.get(name).cloned().unwrap_or_default();
-        let first = state.first_sent_at.unwrap_or(self.now);
+        let state = self.saga.step(name);
+        let first = state.and_then(|state| state.first_sent_at).unwrap_or(self.now);
+        let sent = state.map_or(0, |state| state.asked(verb).sent);
         if self.now >= first.plus_ms(self.definition().dedupe_window_ms) {
             return self.stick(
                 Cause::DedupeWindowOver,
@@ -54,14 +57,17 @@ impl<'a> Draft<'a> {
                 "participants may have forgotten this effect; find out by hand whether it exists, then skip or close",
             );
         }
-        if let Err(missing) = self.context.payload(&self.saga, name, verb) {
-            let message = format!("{missing}; the definition does not fit this saga's data");
-            return self.stick(Cause::PayloadMapping, name, verb, &message);
+        match self.context.payload(&self.saga, name, verb) {
+            Ok(payload) => self.payloads.push(payload),
+            Err(missing) => {
+                let message = format!("{missing}; the definition does not fit this saga's data");
+                return self.stick(Cause::PayloadMapping, name, verb, &message);
+            }
         }
         self.emit(Event::Sent {
             step: name.to_owned(),
             verb,
-            attempt: state.asked(verb).sent + 1,
+            attempt: sent + 1,
             at: self.now,
             until: self.now.plus_ms(self.step(name).budget(verb).timeout_ms),
         });

@@ -9,7 +9,8 @@ use crate::limits::OPERATIONS_REMEMBERED;
 use crate::state::{
     Cancel, CancelOutcome, Cause, Effect, Failure, Phase, Remembered, Saga, StepState, Stuck, Undo, Waiting,
 };
-use saga_defs::Verb;
+use saga_defs::{Verb, message};
+use serde_json::Value;
 
 /// A history that can't be one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -30,11 +31,11 @@ pub fn replay<'a>(transitions: impl IntoIterator<Item = &'a [Event]>) -> Result<
     let mut saga: Option<Saga> = None;
     for events in transitions {
         for event in events {
-            saga = Some(match (saga, event) {
-                (None, Event::Started { seed, deadline_at, .. }) => born(*seed, *deadline_at),
+            match (&mut saga, event) {
+                (None, Event::Started { seed, deadline_at, .. }) => saga = Some(born(*seed, *deadline_at)),
                 (Some(saga), event) if !matches!(event, Event::Started { .. }) => evolve(saga, event),
                 (None | Some(_), _) => return Err(Corrupt::Beginning),
-            });
+            }
         }
         if let Some(saga) = &mut saga {
             saga.version += 1;
@@ -61,49 +62,48 @@ pub(crate) fn born(seed: u64, deadline_at: Option<saga_defs::Timestamp>) -> Saga
 }
 
 /// State after one more event. The version counts transitions, not events, and is left alone.
-#[must_use]
-pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
+pub fn evolve(saga: &mut Saga, event: &Event) {
     match event {
         Event::Started { .. } => {}
         Event::Sent { step, verb, attempt, at, until } => {
-            let step = entry(&mut saga, step);
+            let step = entry(saga, step);
             step.first_sent_at.get_or_insert(*at);
             let asked = step.asked_mut(*verb);
             asked.sent = *attempt;
             asked.waiting = Some(Waiting::Reply { until: *until });
         }
         Event::AttemptFailed { step, verb, retry_at, .. } => {
-            let asked = entry(&mut saga, step).asked_mut(*verb);
+            let asked = entry(saga, step).asked_mut(*verb);
             asked.spent += 1;
             asked.waiting = retry_at.map(|until| Waiting::Backoff { until });
         }
-        Event::Succeeded { step, output } => settle_effect(&mut saga, step, Effect::Succeeded(output.clone())),
-        Event::Refused { step, code, .. } => settle_effect(&mut saga, step, Effect::Refused(code.clone())),
+        Event::Succeeded { step, output } => settle_effect(saga, step, Effect::Succeeded(output.clone())),
+        Event::Refused { step, code, .. } => settle_effect(saga, step, Effect::Refused(code.clone())),
         Event::FenceStarted { step, failure } => {
             // Another step may be waited for that was asked again; only the fence decides now.
-            quiet(&mut saga);
-            put_off(&mut saga, step);
+            quiet(saga);
+            put_off(saga, step);
             saga.phase = Phase::Fencing;
-            fail(&mut saga, failure);
+            fail(saga, failure);
         }
-        Event::Fenced { step } => settle_undo(&mut saga, step, Undo::NothingToUndo),
-        Event::AlreadyExecuted { step } => settle_undo(&mut saga, step, Undo::Standing),
+        Event::Fenced { step } => settle_undo(saga, step, Undo::NothingToUndo),
+        Event::AlreadyExecuted { step } => settle_undo(saga, step, Undo::Standing),
         Event::UndoPlanned { plan, failure } => {
-            quiet(&mut saga);
+            quiet(saga);
             saga.stuck = None;
             saga.phase = Phase::Undoing(plan.clone());
-            fail(&mut saga, failure);
+            fail(saga, failure);
         }
         Event::Compensated { step, nothing_to_undo } => {
-            settle_undo(&mut saga, step, if *nothing_to_undo { Undo::NothingToUndo } else { Undo::Done });
+            settle_undo(saga, step, if *nothing_to_undo { Undo::NothingToUndo } else { Undo::Done });
         }
-        Event::Late { step, verb, fact } => late(entry(&mut saga, step), *verb, fact),
-        Event::Contradicted { step, verb, fact } => contradicted(entry(&mut saga, step), *verb, fact),
+        Event::Late { step, verb, fact } => late(entry(saga, step), *verb, fact),
+        Event::Contradicted { step, verb, fact } => contradicted(entry(saga, step), *verb, fact),
         Event::CancelRequested { at } => {
             saga.cancel = Some(Cancel { requested_at: *at, outcome: CancelOutcome::Pending });
         }
-        Event::CancelGranted => answer_cancel(&mut saga, CancelOutcome::Granted),
-        Event::CancelTooLate => answer_cancel(&mut saga, CancelOutcome::TooLate),
+        Event::CancelGranted => answer_cancel(saga, CancelOutcome::Granted),
+        Event::CancelTooLate => answer_cancel(saga, CancelOutcome::TooLate),
         Event::Decided { decision, at } => {
             saga.decision = Some(*decision);
             saga.decided_at = Some(*at);
@@ -113,7 +113,7 @@ pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
         }
         Event::Stuck { cause, step, verb, at, message } => {
             let stuck = Stuck { cause: *cause, since: *at, step: step.clone(), verb: *verb, message: message.clone() };
-            hold(&mut saga, stuck);
+            hold(saga, stuck);
         }
         Event::Operated { id, digest, .. } => {
             saga.operations.push(Remembered { id: *id, digest: digest.clone() });
@@ -121,18 +121,17 @@ pub fn evolve(mut saga: Saga, event: &Event) -> Saga {
                 saga.operations.remove(0);
             }
         }
-        Event::Renewed { step, verb } => renew(&mut saga, step, *verb),
+        Event::Renewed { step, verb } => renew(saga, step, *verb),
         Event::Skipped { step, verb, output } => match verb {
-            Verb::Execute => settle_effect(&mut saga, step, Effect::Skipped(output.clone())),
-            Verb::Compensate => settle_undo(&mut saga, step, Undo::Skipped),
+            Verb::Execute => settle_effect(saga, step, Effect::Skipped(output.clone())),
+            Verb::Compensate => settle_undo(saga, step, Undo::Skipped),
         },
         Event::Ended { end } => {
-            quiet(&mut saga);
+            quiet(saga);
             saga.stuck = None;
             saga.phase = Phase::Ended(*end);
         }
     }
-    saga
 }
 
 fn entry<'a>(saga: &'a mut Saga, step: &str) -> &'a mut StepState {
@@ -159,11 +158,17 @@ fn settle_effect(saga: &mut Saga, step: &str, effect: Effect) {
 }
 
 fn settle_undo(saga: &mut Saga, step: &str, undo: Undo) {
+    // Asked before another step's trouble, and maybe before what was said since.
+    let held = saga.phase == Phase::Fencing && saga.stuck.as_ref().is_some_and(|stuck| stuck.step != step);
     let state = entry(saga, step);
     state.undo = undo;
     state.compensate.waiting = None;
     // Whatever was said of the effect before, it is gone now. Of what stands a person is still to be told.
-    state.untold &= undo == Undo::Standing;
+    state.untold &= match undo {
+        Undo::Standing => true,
+        Undo::NothingToUndo => held,
+        Undo::Open | Undo::Done | Undo::Skipped => false,
+    };
     unstick(saga, step);
 }
 
@@ -190,9 +195,16 @@ fn late(step: &mut StepState, verb: Verb, fact: &Fact) {
     match (verb, fact) {
         (Verb::Execute, Fact::Succeeded(output)) => step.effect = Effect::Succeeded(output.clone()),
         (Verb::Execute, Fact::Refused(code)) => step.effect = Effect::Refused(code.clone()),
-        (Verb::Compensate, Fact::Succeeded(_)) => step.undo = Undo::NothingToUndo,
+        (Verb::Compensate, Fact::Succeeded(output)) => {
+            step.undo = if nothing_to_undo(output) { Undo::NothingToUndo } else { Undo::Done };
+        }
         (Verb::Compensate, Fact::Refused(_)) => step.undo = Undo::Standing,
     }
+}
+
+/// Whether what an undo answered says that there was nothing.
+pub(crate) fn nothing_to_undo(output: &Value) -> bool {
+    output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// An effect that was ever said to be made counts as made and contradicted, whatever comes after, so that words that come twice

@@ -11,6 +11,7 @@ use crate::compensation;
 use crate::decide::attempt_failed;
 use crate::draft::Draft;
 use crate::event::{Event, Fact, Why};
+use crate::evolve::nothing_to_undo;
 use crate::forward;
 use crate::state::{Cause, Decision, Effect, Phase, Saga, StepState, Undo, Waiting};
 
@@ -18,7 +19,7 @@ use crate::state::{Cause, Decision, Effect, Phase, Saga, StepState, Undo, Waitin
 pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
     let found = answered(draft.context, &draft.saga, reply.key, reply.verb, reply.command_id);
     let Some((step, attempt)) = found.map(|(step, attempt)| (step.to_owned(), attempt)) else {
-        return Some(Ignored::Orphan);
+        return Some(of_no_command(draft, reply));
     };
     let relation = relate(&draft.saga, &draft.saga.steps[&step], reply.verb, &reply.outcome);
     match (&reply.outcome, relation) {
@@ -30,8 +31,21 @@ pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
         }
         (_, Relation::Contradiction) if draft.saga.is_ended() => Some(Ignored::LateContradiction),
         (outcome, Relation::Contradiction) => contradiction(draft, &step, reply.verb, outcome),
-        (Outcome::Succeeded { output }, Relation::New) => succeeded(draft, &step, reply.verb, output),
+        (Outcome::Succeeded { output }, Relation::New) => {
+            let of_this_budget = draft.saga.steps[&step].asked(reply.verb).is_of_this_budget(attempt);
+            succeeded(draft, &step, reply.verb, output, of_this_budget)
+        }
         (Outcome::Refused { code, message }, Relation::New) => refused(draft, &step, reply.verb, code, message),
+    }
+}
+
+/// A reply to nothing that the saga asks for now. A step is only given a new effect once the old one was refused for ever.
+fn of_no_command(draft: &Draft<'_>, reply: &Reply) -> Ignored {
+    let made = matches!(reply.outcome, Outcome::Succeeded { .. }) && reply.verb == Verb::Execute;
+    if made && draft.saga.had_effect(draft.context.saga_id, reply.key) {
+        Ignored::LateContradiction
+    } else {
+        Ignored::Orphan
     }
 }
 
@@ -126,7 +140,13 @@ fn retry_later(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, afte
     None
 }
 
-fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> Option<Ignored> {
+fn succeeded(
+    draft: &mut Draft<'_>,
+    step: &str,
+    verb: Verb,
+    output: &Value,
+    of_this_budget: bool,
+) -> Option<Ignored> {
     match (verb, place(draft, step)) {
         (Verb::Execute, Place::Forward) => forward::succeeded(draft, step, output),
         // The fence is asked, and may undo what was just reported: only its answer decides.
@@ -134,7 +154,7 @@ fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> O
         (Verb::Execute, Place::Held) => forward::noted(draft, step, output),
         (Verb::Execute, Place::Undoing | Place::Passed) => late(draft, step, verb, Fact::Succeeded(output.clone())),
         (Verb::Compensate, Place::Undoing) => return undone(draft, step, output),
-        (Verb::Compensate, Place::Fencing) => return fence_held(draft, step, output),
+        (Verb::Compensate, Place::Fencing) => return fence_held(draft, step, output, of_this_budget),
         (Verb::Compensate, Place::Held) => return undone_while_held(draft, step, output),
         (Verb::Compensate, Place::Forward | Place::Passed) => return late_fence(draft, step, output),
     }
@@ -166,9 +186,15 @@ fn refused(draft: &mut Draft<'_>, step: &str, verb: Verb, code: &str, text: &str
             }
             late(draft, step, verb, Fact::Refused(code.to_owned()));
         }
-        // It is asked again when the saga moves.
+        // It is asked again when the saga moves. Should there be nothing to undo then, one of the two words is wrong.
         (Verb::Compensate, Place::Held) if matches!(unheld(draft, step), Place::Fencing | Place::Undoing) => {
-            return Some(Ignored::Duplicate);
+            if code == message::CONTRACT_VIOLATION || draft.saga.steps[step].untold {
+                return Some(Ignored::Duplicate);
+            }
+            draft.emit(Event::Contradicted { step: step.to_owned(), verb, fact: Fact::Refused(code.to_owned()) });
+        }
+        (Verb::Compensate, Place::Passed) if code != message::CONTRACT_VIOLATION && is_undone_by_hand(draft, step) => {
+            late(draft, step, verb, Fact::Refused(code.to_owned()));
         }
         (Verb::Compensate, Place::Forward | Place::Held | Place::Passed) => {
             let stands = matches!(draft.saga.steps[step].effect, Effect::Succeeded(_) | Effect::Skipped(_));
@@ -207,16 +233,17 @@ fn undone_while_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Optio
 }
 
 /// The pivot does not stand: it was never executed, or its participant can undo and did.
-fn fence_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
+fn fence_held(draft: &mut Draft<'_>, step: &str, output: &Value, of_this_budget: bool) -> Option<Ignored> {
     if contradicts_success(draft, step, output) {
         return contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()));
     }
+    // A contradiction is settled by what was asked after a person had seen it, not by a copy of what was said.
+    let from_before = in_hand(draft).is_some() || !of_this_budget;
+    if from_before && draft.saga.steps[step].contradicted && nothing_to_undo(output) {
+        return Some(Ignored::Duplicate);
+    }
     compensation::fenced(draft, step, nothing_to_undo(output));
     None
-}
-
-fn nothing_to_undo(output: &Value) -> bool {
-    output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// There is nothing to undo of what was said to be made: by the participant, once at least, or by a person. Of a pivot the
@@ -227,7 +254,7 @@ fn contradicts_success(draft: &Draft<'_>, step: &str, output: &Value) -> bool {
         (Effect::Succeeded(_), true) => !state.contradicted,
         (Effect::Unknown | Effect::Refused(_) | Effect::Skipped(_), true) => false,
         (Effect::Succeeded(_) | Effect::Skipped(_), false) => true,
-        (Effect::Unknown | Effect::Refused(_), false) => state.contradicted,
+        (Effect::Unknown | Effect::Refused(_), false) => state.contradicted || state.untold,
     };
     made && nothing_to_undo(output)
 }
@@ -278,9 +305,18 @@ fn is_known_refusal(draft: &Draft<'_>, step: &str) -> bool {
     draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::CompensationRefused && stuck.step == step)
 }
 
+/// Whether a person is to find out what stands of it, while others are undone. What the fence found of it is kept for that.
+fn is_undone_by_hand(draft: &Draft<'_>, step: &str) -> bool {
+    matches!(draft.saga.phase, Phase::Undoing(_)) && in_hand(draft) == Some(step)
+}
+
 /// The fence's answer, after the pivot's own verdict was faster.
 fn late_fence(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
     match draft.saga.steps[step].effect {
+        Effect::Succeeded(_) | Effect::Skipped(_) if is_undone_by_hand(draft, step) => {
+            late(draft, step, Verb::Compensate, Fact::Succeeded(output.clone()));
+            None
+        }
         Effect::Succeeded(_) | Effect::Skipped(_) => {
             contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()))
         }
@@ -315,7 +351,9 @@ fn contradiction(draft: &mut Draft<'_>, step: &str, verb: Verb, outcome: &Outcom
         (Some(_), _) => Some(Ignored::Duplicate),
         (None, _) if idle => Some(Ignored::Duplicate),
         (None, fact) => {
-            if let Some(fact) = fact.filter(|_| made && undoing) {
+            // What the pivot's fence found is no undo of the plan.
+            let of_fence = verb == Verb::Compensate && draft.is_pivot(step);
+            if let Some(fact) = fact.filter(|_| undoing && (made || of_fence)) {
                 late(draft, step, verb, fact);
             }
             let said = outcome.as_str();

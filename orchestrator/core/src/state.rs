@@ -272,6 +272,12 @@ impl Asked {
     fn is_unasked(&self) -> bool {
         self.sent == 0
     }
+
+    /// Whether this attempt left after the budget was last renewed.
+    pub(crate) fn is_of_this_budget(&self, attempt: u32) -> bool {
+        let under_way = matches!(self.waiting, Some(Waiting::Reply { .. }));
+        attempt > self.sent.saturating_sub(self.spent + u32::from(under_way))
+    }
 }
 
 /// What a saga waits for.
@@ -440,6 +446,15 @@ impl Saga {
         let candidates = waited.into_iter().chain(&self.steps);
         let of_key = |(name, state): &(&String, &StepState)| ids::effect_key(saga_id, name, state.generation) == key;
         candidates.into_iter().find(of_key).map(|(name, state)| (name.as_str(), state))
+    }
+
+    /// Whether an effect that a step had before it was given a new one has this key.
+    #[must_use]
+    pub fn had_effect(&self, saga_id: Uuid, key: Uuid) -> bool {
+        let of_step = |(name, state): (&String, &StepState)| {
+            (0..state.generation).any(|generation| ids::effect_key(saga_id, name, generation) == key)
+        };
+        self.steps.iter().any(of_step)
     }
 
     /// State of the step called `name`, if it was ever touched.

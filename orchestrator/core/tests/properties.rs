@@ -3,12 +3,13 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Desk, outputs};
 use proptest::prelude::*;
+use saga_core::event::Event;
 use saga_core::state::{Cause, End, Phase};
-use saga_core::{Action, Decision, Input};
+use saga_core::{Action, Decision, Ignored, Input};
 use saga_defs::{Command, Outcome, Reply, Verb, catalog, message};
 use serde_json::json;
 use uuid::Uuid;
@@ -60,6 +61,10 @@ struct World {
     checking: bool,
     /// Verdicts that reached the saga before its end, in their order.
     told: Vec<(String, Verb, Verdict)>,
+    /// The same by effect, as its participant's words.
+    words: BTreeMap<Uuid, (String, BTreeSet<Word>)>,
+    /// Effects of which a word is kept beside the saga, as it contradicts or was overruled.
+    kept: BTreeSet<Uuid>,
     plan: Option<Vec<String>>,
     decision: Option<Decision>,
 }
@@ -89,6 +94,8 @@ impl World {
             lying,
             checking,
             told: Vec::new(),
+            words: BTreeMap::new(),
+            kept: BTreeSet::new(),
             plan: None,
             decision: None,
         };
@@ -159,11 +166,30 @@ impl World {
         let index = self.choose(self.replies.len());
         let again = !self.healed && self.choose(4) == 0;
         let reply = if again { self.replies[index].clone() } else { self.replies.remove(index) };
-        if let (false, Some(verdict)) = (self.desk.saga.is_ended(), verdict(&reply.outcome)) {
-            let command = self.desk.sent.iter().find(|sent| sent.key == reply.key).expect("it was asked");
+        let ended = self.desk.saga.is_ended();
+        let command = self.desk.sent.iter().find(|sent| sent.key == reply.key).expect("it was asked");
+        if let (false, Some(verdict)) = (ended, verdict(&reply.outcome)) {
             self.told.push((command.step.clone(), reply.verb, verdict));
         }
-        self.desk.put(&Input::Reply(reply)).expect("replies are never turned down");
+        let (_, words) = self.words.entry(reply.key).or_insert_with(|| (command.step.clone(), BTreeSet::new()));
+        let with: BTreeSet<Word> = words.iter().copied().chain(word(&reply)).collect();
+        let against = contradict(&with) && !contradict(words);
+        if !ended {
+            *words = with;
+        }
+        let said = self.desk.put(&Input::Reply(reply.clone())).expect("replies are never turned down");
+        // That it is gone fits every end but one that counts on it, which is told all the same.
+        if matches!(said, Some(Ignored::LateContradiction | Ignored::Overruled)) {
+            self.kept.insert(reply.key);
+        }
+        // Whatever it did, a copy of it does nothing more.
+        let after = self.desk.saga.clone();
+        self.desk.put(&Input::Reply(reply.clone())).expect("replies are never turned down");
+        assert!(self.desk.saga == after, "a copy of {reply:?} changes something: {:?} {after:?}", self.desk.history);
+        if ended && against && word(&reply) != Some(Word::Undone) {
+            let kept = [Ignored::LateContradiction, Ignored::LateFact, Ignored::Overruled];
+            assert!(said.is_some_and(|said| kept.contains(&said)), "{reply:?} is {said:?}: {:#?}", self.desk.saga);
+        }
     }
 
     fn lose(&mut self) {
@@ -206,7 +232,7 @@ impl World {
             "confirmation" => self.confirming != Confirming::Final,
             _ => self.confirming == Confirming::Ordinary,
         };
-        if self.lying && !self.healed && self.choose(4) == 0 {
+        if self.lying && !self.healed && self.choose(2) == 0 {
             return self.lie(command);
         }
         let row = self.rows.get(&command.key).map(|(_, row)| row.clone());
@@ -288,8 +314,27 @@ impl World {
         self.check_end();
     }
 
+    /// Of an effect that was said to be two things at once, history tells, whatever the saga ended on.
+    fn check_told(&self) {
+        let saga = &self.desk.saga;
+        if !matches!(saga.phase, Phase::Ended(End::Completed | End::Compensated)) {
+            return;
+        }
+        let unkept = self.words.iter().filter(|(key, _)| !self.kept.contains(*key));
+        for (_, (step, words)) in unkept.filter(|(_, (_, words))| contradict(words)) {
+            let tells = |event: &Event| match event {
+                Event::Stuck { cause: Cause::ContractViolation | Cause::CompensationRefused, step: of, .. } => of == step,
+                Event::Contradicted { step: of, .. } | Event::Late { step: of, .. } => of == step,
+                _ => false,
+            };
+            let told = self.desk.history.iter().flatten().any(tells);
+            assert!(told, "nobody is told of {words:?} of {step}: {:?} {saga:?}", self.desk.history);
+        }
+    }
+
     fn check_end(&self) {
         let saga = &self.desk.saga;
+        self.check_told();
         if self.overruled {
             return;
         }
@@ -374,6 +419,41 @@ impl World {
         assert_eq!(self.desk.saga, before);
         self.check_end();
     }
+}
+
+/// What a participant says of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    Made,
+    Refused,
+    Fenced,
+    Undone,
+    NothingToUndo,
+    Stands,
+    UndoRefused,
+}
+
+fn word(reply: &Reply) -> Option<Word> {
+    match (reply.verb, &reply.outcome) {
+        (Verb::Execute, Outcome::Succeeded { .. }) => Some(Word::Made),
+        (Verb::Execute, Outcome::Refused { code, .. }) if code == message::FENCED => Some(Word::Fenced),
+        (Verb::Compensate, outcome) if *outcome == nothing() => Some(Word::NothingToUndo),
+        (Verb::Compensate, Outcome::Succeeded { .. }) => Some(Word::Undone),
+        (Verb::Compensate, Outcome::Refused { code, .. }) if code == message::ALREADY_EXECUTED => Some(Word::Stands),
+        (_, Outcome::Refused { code, .. }) if code == message::CONTRACT_VIOLATION => None,
+        (Verb::Execute, Outcome::Refused { .. }) => Some(Word::Refused),
+        (Verb::Compensate, Outcome::Refused { .. }) => Some(Word::UndoRefused),
+        (_, Outcome::Retry { .. }) => None,
+    }
+}
+
+/// Whether these can't all be true, in whatever order they were said. That an undo was refused may change.
+fn contradict(words: &BTreeSet<Word>) -> bool {
+    use Word::{Made, NothingToUndo, Refused, Stands, UndoRefused, Undone};
+    let has = |others: &[Word]| others.iter().any(|word| words.contains(word));
+    let refused = has(&[Refused]) && has(&[Made, Undone, Stands, UndoRefused]);
+    let nothing = has(&[NothingToUndo]) && !has(&[Undone]) && has(&[Made, Stands, UndoRefused]);
+    refused || nothing
 }
 
 /// None of what settles nothing.
