@@ -140,13 +140,7 @@ fn retry_later(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, afte
     None
 }
 
-fn succeeded(
-    draft: &mut Draft<'_>,
-    step: &str,
-    verb: Verb,
-    output: &Value,
-    of_this_budget: bool,
-) -> Option<Ignored> {
+fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value, of_this_budget: bool) -> Option<Ignored> {
     match (verb, place(draft, step)) {
         (Verb::Execute, Place::Forward) => forward::succeeded(draft, step, output),
         // The fence is asked, and may undo what was just reported: only its answer decides.

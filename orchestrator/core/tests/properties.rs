@@ -323,7 +323,9 @@ impl World {
         let unkept = self.words.iter().filter(|(key, _)| !self.kept.contains(*key));
         for (_, (step, words)) in unkept.filter(|(_, (_, words))| contradict(words)) {
             let tells = |event: &Event| match event {
-                Event::Stuck { cause: Cause::ContractViolation | Cause::CompensationRefused, step: of, .. } => of == step,
+                Event::Stuck { cause: Cause::ContractViolation | Cause::CompensationRefused, step: of, .. } => {
+                    of == step
+                }
                 Event::Contradicted { step: of, .. } | Event::Late { step: of, .. } => of == step,
                 _ => false,
             };

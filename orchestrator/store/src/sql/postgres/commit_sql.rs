@@ -194,7 +194,10 @@ pub(in crate::sql) async fn write(db: &Db, fates: &Fates, plan: &Plan<'_>) -> Re
 }
 
 async fn run(db: &Db, plan: &Plan<'_>, forgotten: &[Uuid]) -> Result<BTreeSet<Uuid>, Error> {
-    if !plan.longhand && forgotten.is_empty() && let Some(one) = One::of(plan) {
+    if !plan.longhand
+        && forgotten.is_empty()
+        && let Some(one) = One::of(plan)
+    {
         return find_winners(db, one.text(), || one.arguments()).await;
     }
     if plan.may_be_smooth() {
@@ -218,11 +221,7 @@ async fn run(db: &Db, plan: &Plan<'_>, forgotten: &[Uuid]) -> Result<BTreeSet<Uu
 }
 
 /// Runs a statement that answers who won.
-async fn find_winners(
-    db: &Db,
-    text: &'static str,
-    arguments: impl Fn() -> db::Bound,
-) -> Result<BTreeSet<Uuid>, Error> {
+async fn find_winners(db: &Db, text: &'static str, arguments: impl Fn() -> db::Bound) -> Result<BTreeSet<Uuid>, Error> {
     let mut tries = 1;
     loop {
         match db.postgres_statement(text, arguments()).await {

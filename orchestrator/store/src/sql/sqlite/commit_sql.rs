@@ -19,10 +19,10 @@ use sea_orm::sqlx::Row;
 use uuid::Uuid;
 
 use super::smooth_sql;
+use crate::Error;
 use crate::sql::commit::{Messages, Plan};
 use crate::sql::commit_rows::{Beside, Change, Input, Item, Key, Message, Past, Start};
 use crate::sql::set_sql::json;
-use crate::Error;
 
 /// Sagas that exist.
 macro_rules! changed {
