@@ -4,10 +4,10 @@
 //! included, in reverse order, and never changes once the first `compensate` has left; the pivot is never in it, because its
 //! fate is known before.
 
-use saga_defs::{Kind, Verb};
+use saga_defs::{Kind, Verb, message};
 
 use crate::draft::Draft;
-use crate::event::Event;
+use crate::event::{Event, Fact};
 use crate::forward;
 use crate::state::{Cause, Decision, Effect, End, Failure, Phase, StepState, Undo};
 
@@ -132,8 +132,13 @@ pub(crate) fn already_executed(draft: &mut Draft<'_>, step: &str) {
     forward::advance(draft);
 }
 
-/// A participant refuses to undo, or to fence.
+/// A participant refuses to undo, or to fence. That says that the effect stands, unless the command was not understood; of a
+/// pivot it is kept for what may be said of it before it is asked again.
 pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str) {
+    if draft.is_pivot(step) && code != message::CONTRACT_VIOLATION {
+        let (verb, fact) = (Verb::Compensate, Fact::Refused(code.to_owned()));
+        draft.emit(Event::Late { step: step.to_owned(), verb, fact });
+    }
     let text = format!("the participant refused to compensate with `{code}`; mend the cause and retry, or skip");
     draft.stick(Cause::CompensationRefused, step, Verb::Compensate, &text);
 }

@@ -222,7 +222,8 @@ fn hold(saga: &mut Saga, stuck: Stuck) {
     quiet(saga);
     // A step may be stuck before it was ever sent.
     if let Some(state) = saga.steps.get_mut(&stuck.step) {
-        state.contradicted |= stuck.cause == Cause::ContractViolation && state.effect != Effect::Unknown;
+        let known = state.untold || state.effect != Effect::Unknown;
+        state.contradicted |= stuck.cause == Cause::ContractViolation && known;
         state.untold &= stuck.cause != Cause::ContractViolation;
     }
     saga.stuck = Some(stuck);
@@ -255,10 +256,11 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
     }
 }
 
-/// A tombstone that was spoken of before says nothing of what a person makes or asks for after it.
+/// A tombstone, or an undo, that was spoken of before says nothing of what a person makes or asks for after it.
 fn forget_tombstone(state: &mut StepState) {
-    if state.undo == Undo::NothingToUndo {
-        state.undo = Undo::Open;
+    match state.undo {
+        Undo::NothingToUndo | Undo::Done => state.undo = Undo::Open,
+        Undo::Open | Undo::Standing | Undo::Skipped => {}
     }
 }
 

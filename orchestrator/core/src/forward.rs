@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::compensation;
 use crate::draft::Draft;
 use crate::event::Event;
-use crate::state::{Cause, Decision, Effect, End, Failure, Phase, Stuck, failure};
+use crate::state::{Cause, Decision, Effect, End, Failure, Phase, Undo, failure};
 
 /// Sends the first step that is not done, or completes the saga, unless a person is to be told of a contradiction.
 pub(crate) fn advance(draft: &mut Draft<'_>) {
@@ -71,8 +71,7 @@ pub(crate) fn commit(draft: &mut Draft<'_>) {
 
 /// The effect was not made and never will be.
 pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
-    let stands = |stuck: &Stuck| stuck.cause == Cause::CompensationRefused && stuck.step == step;
-    let stands = draft.saga.stuck.as_ref().is_some_and(stands);
+    let stands = draft.saga.decision.is_none() && draft.saga.steps[step].undo == Undo::Standing;
     draft.emit(Event::Refused { step: step.to_owned(), code: code.to_owned(), message: message.to_owned() });
     if stands {
         let text = format!("refused with `{code}` after its undo was refused; find out by hand what stands");

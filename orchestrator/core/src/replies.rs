@@ -13,7 +13,7 @@ use crate::draft::Draft;
 use crate::event::{Event, Fact, Why};
 use crate::evolve::nothing_to_undo;
 use crate::forward;
-use crate::state::{Cause, Decision, Effect, Phase, Saga, StepState, Undo, Waiting};
+use crate::state::{Cause, Decision, Effect, End, Phase, Saga, StepState, Undo, Waiting};
 
 /// Decides on a reply; `Some` when nothing happened.
 pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
@@ -31,10 +31,10 @@ pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
         }
         (_, Relation::Contradiction) if draft.saga.is_ended() => Some(Ignored::LateContradiction),
         (outcome, Relation::Contradiction) => contradiction(draft, &step, reply.verb, outcome),
-        (Outcome::Succeeded { output }, Relation::New) => {
-            let of_this_budget = draft.saga.steps[&step].asked(reply.verb).is_of_this_budget(attempt);
-            succeeded(draft, &step, reply.verb, output, of_this_budget)
+        (outcome, Relation::New) if is_old_word_of_fence(draft, &step, reply.verb, attempt) => {
+            old_word_of_fence(draft, &step, outcome)
         }
+        (Outcome::Succeeded { output }, Relation::New) => succeeded(draft, &step, reply.verb, output),
         (Outcome::Refused { code, message }, Relation::New) => refused(draft, &step, reply.verb, code, message),
     }
 }
@@ -63,7 +63,9 @@ fn relate(saga: &Saga, state: &StepState, verb: Verb, outcome: &Outcome) -> Rela
     match verb {
         Verb::Execute if is_echo_of_undo(saga, state, outcome) => Relation::Same,
         Verb::Execute if is_no_verdict(outcome) && state.effect != Effect::Unknown => Relation::Same,
+        Verb::Execute if is_gone(saga, state, outcome) => Relation::Contradiction,
         Verb::Execute => relate_execute(state, outcome),
+        Verb::Compensate if is_told_again(saga, state, outcome) => Relation::New,
         Verb::Compensate => relate_compensate(state, outcome),
     }
 }
@@ -95,8 +97,31 @@ fn is_no_verdict(outcome: &Outcome) -> bool {
 /// counts on the effect, and takes the word as it is.
 fn is_echo_of_undo(saga: &Saga, state: &StepState, outcome: &Outcome) -> bool {
     let fenced = matches!(outcome, Outcome::Refused { code, .. } if code == message::FENCED);
-    let counted_on = saga.phase == Phase::Forward || saga.decision == Some(Decision::Committed);
-    fenced && state.compensate.sent > 0 && !counted_on
+    fenced && state.compensate.sent > 0 && !is_counted_on(saga)
+}
+
+/// Whether a success comes of an effect that was undone, while the saga counts on it.
+fn is_gone(saga: &Saga, state: &StepState, outcome: &Outcome) -> bool {
+    let made = matches!(outcome, Outcome::Succeeded { .. }) && state.effect == Effect::Unknown;
+    made && state.undo == Undo::Done && is_counted_on(saga)
+}
+
+/// Whether the saga goes forward or stands.
+fn is_counted_on(saga: &Saga) -> bool {
+    saga.phase == Phase::Forward || saga.decision == Some(Decision::Committed)
+}
+
+/// Whether a fence that was refused is answered all the same: a refusal to undo may be mended, and no verdict was drawn from it.
+fn is_told_again(saga: &Saga, state: &StepState, outcome: &Outcome) -> bool {
+    let held = saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::ContractViolation);
+    let open = matches!(saga.phase, Phase::Fencing | Phase::Ended(End::Closed)) && !held;
+    let undecided = open && saga.decision != Some(Decision::Committed) && state.undo == Undo::Standing;
+    undecided
+        && match outcome {
+            Outcome::Succeeded { output } => !nothing_to_undo(output),
+            Outcome::Refused { code, .. } => code == message::ALREADY_EXECUTED,
+            Outcome::Retry { .. } => true,
+        }
 }
 
 fn relate_compensate(state: &StepState, outcome: &Outcome) -> Relation {
@@ -140,7 +165,7 @@ fn retry_later(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, afte
     None
 }
 
-fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value, of_this_budget: bool) -> Option<Ignored> {
+fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value) -> Option<Ignored> {
     match (verb, place(draft, step)) {
         (Verb::Execute, Place::Forward) => forward::succeeded(draft, step, output),
         // The fence is asked, and may undo what was just reported: only its answer decides.
@@ -148,7 +173,7 @@ fn succeeded(draft: &mut Draft<'_>, step: &str, verb: Verb, output: &Value, of_t
         (Verb::Execute, Place::Held) => forward::noted(draft, step, output),
         (Verb::Execute, Place::Undoing | Place::Passed) => late(draft, step, verb, Fact::Succeeded(output.clone())),
         (Verb::Compensate, Place::Undoing) => return undone(draft, step, output),
-        (Verb::Compensate, Place::Fencing) => return fence_held(draft, step, output, of_this_budget),
+        (Verb::Compensate, Place::Fencing) => return fence_held(draft, step, output),
         (Verb::Compensate, Place::Held) => return undone_while_held(draft, step, output),
         (Verb::Compensate, Place::Forward | Place::Passed) => return late_fence(draft, step, output),
     }
@@ -227,17 +252,38 @@ fn undone_while_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Optio
 }
 
 /// The pivot does not stand: it was never executed, or its participant can undo and did.
-fn fence_held(draft: &mut Draft<'_>, step: &str, output: &Value, of_this_budget: bool) -> Option<Ignored> {
+fn fence_held(draft: &mut Draft<'_>, step: &str, output: &Value) -> Option<Ignored> {
     if contradicts_success(draft, step, output) {
         return contradiction(draft, step, Verb::Compensate, &Outcome::succeeded(output.clone()));
     }
-    // A contradiction is settled by what was asked after a person had seen it, not by a copy of what was said.
-    let from_before = in_hand(draft).is_some() || !of_this_budget;
-    if from_before && draft.saga.steps[step].contradicted && nothing_to_undo(output) {
-        return Some(Ignored::Duplicate);
-    }
     compensation::fenced(draft, step, nothing_to_undo(output));
     None
+}
+
+/// Whether a fence speaks that was asked before a person looked at what was said of the pivot in two ways. That is settled by
+/// what is asked afterwards, not by a copy of what was said.
+fn is_old_word_of_fence(draft: &Draft<'_>, step: &str, verb: Verb, attempt: u32) -> bool {
+    let state = &draft.saga.steps[step];
+    let fencing = verb == Verb::Compensate && matches!(place(draft, step), Place::Fencing);
+    let before = in_hand(draft).is_some() || !state.compensate.is_of_this_budget(attempt);
+    fencing && before && (state.contradicted || state.untold)
+}
+
+fn old_word_of_fence(draft: &mut Draft<'_>, step: &str, outcome: &Outcome) -> Option<Ignored> {
+    match outcome {
+        // That it is gone is so whatever was said before.
+        Outcome::Succeeded { output } if !nothing_to_undo(output) => fence_held(draft, step, output),
+        // A person who has the pivot in hand may want to know; while the fence is asked, its answer is what counts.
+        Outcome::Refused { code, .. }
+            if code == message::ALREADY_EXECUTED
+                && in_hand(draft).is_some()
+                && draft.saga.steps[step].undo == Undo::Open =>
+        {
+            late(draft, step, Verb::Compensate, Fact::Refused(code.clone()));
+            None
+        }
+        Outcome::Succeeded { .. } | Outcome::Refused { .. } | Outcome::Retry { .. } => Some(Ignored::Duplicate),
+    }
 }
 
 /// There is nothing to undo of what was said to be made: by the participant, once at least, or by a person. Of a pivot the

@@ -159,11 +159,124 @@ fn a_refusal_to_undo_while_another_is_in_hand_speaks_against_nothing_to_undo() {
         assert_eq!(desk.reply(&refund, refused), Some(Ignored::Duplicate));
         desk.operate(Action::Retry).expect("is possible");
         desk.undo("booking");
-        desk.answer("payment", Compensate, last);
+        desk.answer("payment", Compensate, last.clone());
         if told {
             desk.stuck(Cause::ContractViolation, "payment");
+            assert_eq!(desk.answer("payment", Compensate, last), Some(Ignored::Duplicate));
         } else {
             desk.ends(Status::Compensated, Some(Decision::Undone));
         }
     }
+}
+
+#[test]
+fn a_fence_that_is_not_understood_says_nothing_against_a_refusal() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("contract_violation", ""));
+    desk.stuck(Cause::CompensationRefused, "confirmation");
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn an_old_success_of_a_pivot_that_was_undone_completes_nothing() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.reply(&fence, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.reply(&fence, Outcome::succeeded(json!({})));
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!(shown[2].holds_effect, Some(true), "a person said so");
+}
+
+/// A cancelled booking with the first step's contradiction in hand; the pivot was asked to make and to fence.
+fn another_in_hand() -> (Desk, [saga_defs::Command; 2]) {
+    let mut desk = at_pivot();
+    let reserve = desk.sent[0].clone();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    (desk, [confirm, fence])
+}
+
+#[test]
+fn of_a_fence_that_said_two_things_no_copy_counts_once_it_is_asked_again() {
+    let (mut desk, [_, fence]) = another_in_hand();
+    desk.reply(&fence, nothing_to_undo());
+    desk.reply(&fence, Outcome::refused("already_executed", ""));
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.expect("confirmation", Compensate);
+    assert_eq!(desk.reply(&fence, nothing_to_undo()), Some(Ignored::Duplicate));
+    desk.expect("confirmation", Compensate);
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.ends(Status::Stuck, Some(Decision::Committed));
+}
+
+#[test]
+fn a_copy_that_the_pivot_stands_commits_nothing_that_a_person_has_in_hand() {
+    let (mut desk, [confirm, fence]) = another_in_hand();
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.reply(&fence, Outcome::refused("already_executed", ""));
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.reply(&fence, Outcome::refused("already_executed", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.ends(Status::Stuck, None);
+}
+
+#[test]
+fn a_fence_that_was_refused_and_mended_is_heard_whatever_copies_come_before() {
+    let locked = Outcome::refused("locked", "");
+    for (retried, answer) in [
+        (true, Outcome::succeeded(json!({}))),
+        (false, Outcome::succeeded(json!({}))),
+        (true, Outcome::refused("already_executed", "")),
+        (false, Outcome::refused("already_executed", "")),
+    ] {
+        let mut desk = at_pivot();
+        desk.operate(Action::Cancel).expect("is stored");
+        let mut fence = desk.expect("confirmation", Compensate);
+        desk.reply(&fence, locked.clone());
+        desk.stuck(Cause::CompensationRefused, "confirmation");
+        if retried {
+            desk.operate(Action::Retry).expect("is possible");
+            desk.reply(&fence, locked.clone());
+            desk.stuck(Cause::CompensationRefused, "confirmation");
+            fence = desk.expect("confirmation", Compensate);
+        }
+        assert_eq!(desk.reply(&fence, answer.clone()), None);
+        if answer == Outcome::succeeded(json!({})) {
+            desk.undo("payment");
+            desk.undo("booking");
+            desk.ends(Status::Compensated, Some(Decision::Undone));
+        } else {
+            desk.succeed("confirmation");
+            desk.succeed("notify");
+            desk.ends(Status::Completed, Some(Decision::Committed));
+        }
+    }
+    let mut desk = at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Compensate);
+    desk.reply(&fence, locked);
+    desk.operate(Action::Close).expect("is possible");
+    assert_eq!(desk.reply(&fence, Outcome::succeeded(json!({}))), Some(Ignored::LateFact));
 }

@@ -21,6 +21,8 @@ enum Row {
     Refused,
     Tombstoned,
     Undone,
+    /// It stands, and is not undone before somebody has mended what is in the way.
+    UndoRefused,
 }
 
 /// What a saga was told of an effect.
@@ -238,7 +240,7 @@ impl World {
         let row = self.rows.get(&command.key).map(|(_, row)| row.clone());
         let outcome = match (command.verb, row) {
             (Verb::Execute, None) => self.execute(command),
-            (Verb::Execute, Some(Row::Executed)) => Outcome::succeeded(outputs(&command.step)),
+            (Verb::Execute, Some(Row::Executed | Row::UndoRefused)) => Outcome::succeeded(outputs(&command.step)),
             (Verb::Execute, Some(Row::Refused)) => Outcome::refused("no", ""),
             (Verb::Execute, Some(Row::Tombstoned | Row::Undone)) => Outcome::refused(message::FENCED, ""),
             (Verb::Compensate, None) => {
@@ -246,13 +248,23 @@ impl World {
                 nothing()
             }
             (Verb::Compensate, Some(Row::Executed)) if !undoable => Outcome::refused(message::ALREADY_EXECUTED, ""),
-            (Verb::Compensate, Some(Row::Executed)) => {
-                if !self.healed && self.choose(4) == 0 {
-                    Outcome::Retry { after_ms: 100 }
-                } else {
+            (Verb::Compensate, Some(Row::Executed)) => match self.choose(8) {
+                0 | 1 if !self.healed => Outcome::Retry { after_ms: 100 },
+                2 if !self.healed => {
+                    self.store(command, Row::UndoRefused);
+                    Outcome::refused("locked", "")
+                }
+                _ => {
                     self.store(command, Row::Undone);
                     Outcome::succeeded(json!({}))
                 }
+            },
+            (Verb::Compensate, Some(Row::UndoRefused)) if !self.healed && self.choose(2) == 0 => {
+                Outcome::refused("locked", "")
+            }
+            (Verb::Compensate, Some(Row::UndoRefused)) => {
+                self.store(command, Row::Undone);
+                Outcome::succeeded(json!({}))
             }
             (Verb::Compensate, Some(Row::Undone)) => Outcome::succeeded(json!({})),
             (Verb::Compensate, Some(Row::Refused | Row::Tombstoned)) => nothing(),
@@ -293,7 +305,7 @@ impl World {
     }
 
     fn stands(&self, step: &str) -> bool {
-        self.rows.values().any(|(name, row)| name == step && *row == Row::Executed)
+        self.rows.values().any(|(name, row)| name == step && matches!(row, Row::Executed | Row::UndoRefused))
     }
 
     fn check(&mut self) {
@@ -322,12 +334,13 @@ impl World {
         }
         let unkept = self.words.iter().filter(|(key, _)| !self.kept.contains(*key));
         for (_, (step, words)) in unkept.filter(|(_, (_, words))| contradict(words)) {
-            let tells = |event: &Event| match event {
-                Event::Stuck { cause: Cause::ContractViolation | Cause::CompensationRefused, step: of, .. } => {
-                    of == step
-                }
-                Event::Contradicted { step: of, .. } | Event::Late { step: of, .. } => of == step,
-                _ => false,
+            let tells = |event: &Event| {
+                matches!(
+                    event,
+                    Event::Stuck { cause: Cause::ContractViolation | Cause::CompensationRefused, step: of, .. }
+                    | Event::Contradicted { step: of, .. }
+                    | Event::Late { step: of, .. } if of == step
+                )
             };
             let told = self.desk.history.iter().flatten().any(tells);
             assert!(told, "nobody is told of {words:?} of {step}: {:?} {saga:?}", self.desk.history);
