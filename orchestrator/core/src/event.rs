@@ -110,7 +110,7 @@ pub enum Event {
         fact: Fact,
     },
     /// A step's participant contradicted itself where that is not told at once: a person has another step's contradiction in hand,
-    /// or the step has no effect and others are undone.
+    /// or the step has no effect and others are undone. Or it refused an undo meanwhile, which speaks against what may follow.
     Contradicted {
         /// Its step.
         step: String,

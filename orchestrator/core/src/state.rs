@@ -239,7 +239,7 @@ pub struct StepState {
     /// Its participant has said of the effect both that it was made and that it was not: neither is knowledge any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub contradicted: bool,
-    /// A contradiction came that was not told at once, or was set aside for the pivot's fence: the saga neither goes forward
+    /// A contradiction, or a refusal to undo, came that was not told at once, or was set aside for the pivot's fence: the saga neither goes forward
     /// nor, where there is an effect, ends before a person was told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untold: bool,
@@ -338,7 +338,7 @@ pub enum Undo {
     Done,
     /// It was never made and never will be: a tombstone stands.
     NothingToUndo,
-    /// It stands: the fence found the pivot executed.
+    /// It stands: the fence found the pivot executed, or was refused and is not asked again yet.
     Standing,
     /// A person says it counts as undone.
     Skipped,

@@ -180,7 +180,6 @@ impl World {
             *words = with;
         }
         let said = self.desk.put(&Input::Reply(reply.clone())).expect("replies are never turned down");
-        // That it is gone fits every end but one that counts on it, which is told all the same.
         if matches!(said, Some(Ignored::LateContradiction | Ignored::Overruled)) {
             self.kept.insert(reply.key);
         }
@@ -188,6 +187,7 @@ impl World {
         let after = self.desk.saga.clone();
         self.desk.put(&Input::Reply(reply.clone())).expect("replies are never turned down");
         assert!(self.desk.saga == after, "a copy of {reply:?} changes something: {:?} {after:?}", self.desk.history);
+        // That it is gone fits every end but one that counts on it, which is told all the same.
         if ended && against && word(&reply) != Some(Word::Undone) {
             let kept = [Ignored::LateContradiction, Ignored::LateFact, Ignored::Overruled];
             assert!(said.is_some_and(|said| kept.contains(&said)), "{reply:?} is {said:?}: {:#?}", self.desk.saga);

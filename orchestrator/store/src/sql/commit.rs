@@ -75,7 +75,7 @@ pub(super) enum Messages {
     Items,
 }
 
-pub(super) fn is_start(transition: &Transition) -> bool {
+fn is_start(transition: &Transition) -> bool {
     match transition.guard {
         Guard::Start { .. } => true,
         Guard::Version(_) => false,
