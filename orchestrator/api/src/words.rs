@@ -143,11 +143,11 @@ pub(crate) enum WaitsFor {
     Backoff,
 }
 
-impl From<saga_core::state::Waiting> for WaitsFor {
-    fn from(waiting: saga_core::state::Waiting) -> Self {
+impl From<saga_core::step::Waiting> for WaitsFor {
+    fn from(waiting: saga_core::step::Waiting) -> Self {
         match waiting {
-            saga_core::state::Waiting::Reply { .. } => Self::Reply,
-            saga_core::state::Waiting::Backoff { .. } => Self::Backoff,
+            saga_core::step::Waiting::Reply { .. } => Self::Reply,
+            saga_core::step::Waiting::Backoff { .. } => Self::Backoff,
         }
     }
 }

@@ -4,21 +4,19 @@
 //! included, in reverse order, and never changes once the first `compensate` has left; the pivot is never in it, because its
 //! fate is known before.
 
-use saga_defs::{Kind, Verb, message};
+use saga_defs::{Kind, Verb};
 
 use crate::draft::Draft;
-use crate::event::{Event, Fact};
+use crate::event::Event;
 use crate::forward;
-use crate::state::{Cause, Decision, Effect, End, Failure, Phase, StepState, Undo};
+use crate::state::{Cause, Decision, End, Failure, Phase};
+use crate::step::{Effect, StepState};
 
 /// Leaves the forward way: through the fence when the pivot's fate is unknown, else at once.
 pub(crate) fn turn_back(draft: &mut Draft<'_>, failure: Failure) {
     let pivot = draft.definition().steps.iter().find(|step| step.pivot);
     let unknown = pivot.filter(|pivot| {
-        draft
-            .saga
-            .step(&pivot.name)
-            .is_some_and(|state| state.execute.sent > 0 && (state.effect == Effect::Unknown || state.contradicted))
+        draft.saga.step(&pivot.name).is_some_and(|state| state.execute.sent > 0 && !state.is_known_refused())
     });
     match unknown {
         Some(pivot) => fence(draft, &pivot.name, failure),
@@ -32,18 +30,17 @@ pub(crate) fn fence(draft: &mut Draft<'_>, pivot: &str, failure: Failure) {
     draft.send(pivot, Verb::Compensate);
 }
 
-/// Goes on with a fence that another step's trouble held up. What was said meanwhile decides, and is asked again only when it
-/// is open, or was said in two ways.
+/// Goes on with a fence that another step's trouble held up. What was said meanwhile decides, unless it can't all be so.
 pub(crate) fn resume_fence(draft: &mut Draft<'_>) {
     let pivot = draft.definition().steps.iter().find(|step| step.pivot).expect("only a pivot is fenced");
     let state = &draft.saga.steps[&pivot.name];
-    let stands_not = match (state.undo, &state.effect) {
-        (Undo::Done | Undo::NothingToUndo, _) => true,
-        (Undo::Open, Effect::Refused(_)) => !state.contradicted,
-        (Undo::Open, Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_)) => false,
-        (Undo::Standing | Undo::Skipped, _) => false,
-    };
-    if stands_not && !state.untold { begin_fenced(draft) } else { ask_fence_again(draft, &pivot.name) }
+    if draft.is_in_doubt(&pivot.name, None) {
+        draft.tell(&pivot.name, Verb::Compensate);
+    } else if state.is_gone() || state.is_known_refused() {
+        begin_fenced(draft);
+    } else {
+        ask_fence_again(draft, &pivot.name);
+    }
 }
 
 /// Asks with a new budget.
@@ -70,9 +67,8 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
     let undoable = definition.steps.iter().enumerate().filter(|(index, step)| {
         definition.kind(*index) == Kind::Compensatable
             && draft.saga.step(&step.name).is_some_and(|state| {
-                let known_refused = matches!(state.effect, Effect::Refused(_)) && !state.contradicted;
                 let made_by_hand = matches!(state.effect, Effect::Skipped(_));
-                (state.execute.sent > 0 || made_by_hand) && !known_refused && state.undo == Undo::Open
+                (state.execute.sent > 0 || made_by_hand) && !state.is_known_refused() && !state.is_gone()
             })
     });
     let mut plan: Vec<String> = undoable.map(|(_, step)| step.name.clone()).collect();
@@ -83,7 +79,7 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
 /// Sends the first undo of the plan that is not done, or ends the saga, unless a person is to be told of a contradiction.
 pub(crate) fn next(draft: &mut Draft<'_>) {
     let Phase::Undoing(plan) = &draft.saga.phase else { return };
-    let open = plan.iter().find(|name| draft.saga.steps[*name].undo == Undo::Open).cloned();
+    let open = plan.iter().find(|name| !draft.saga.steps[*name].is_gone()).cloned();
     // What leaves nothing behind matters no more.
     let untold = draft.untold(|kind| kind != Kind::WithoutEffect);
     match (open, untold) {
@@ -91,7 +87,7 @@ pub(crate) fn next(draft: &mut Draft<'_>) {
         (None, Some(step)) => draft.tell(&step, Verb::Compensate),
         (None, None) => {
             // Also what a person undid before anybody was asked.
-            let undone = |step: &StepState| step.compensate.sent > 0 || step.undo == Undo::Skipped;
+            let undone = |step: &StepState| step.compensate.sent > 0 || step.undo_skipped;
             draft.decide(if draft.saga.steps.values().any(undone) { Decision::Undone } else { Decision::Refused });
             draft.end(End::Compensated);
         }
@@ -105,11 +101,6 @@ pub(crate) fn compensated(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bo
     if draft.saga.stuck.is_none() && draft.saga.waiting().is_none() {
         next(draft);
     }
-}
-
-/// The same, while the saga is held for a person: known, but nothing moves.
-pub(crate) fn noted(draft: &mut Draft<'_>, step: &str, nothing_to_undo: bool) {
-    draft.emit(Event::Compensated { step: step.to_owned(), nothing_to_undo });
 }
 
 /// The pivot's fence holds: it does not stand and never will.
@@ -132,13 +123,8 @@ pub(crate) fn already_executed(draft: &mut Draft<'_>, step: &str) {
     forward::advance(draft);
 }
 
-/// A participant refuses to undo, or to fence. That says that the effect stands, unless the command was not understood; of a
-/// pivot it is kept for what may be said of it before it is asked again.
+/// A participant refuses to undo, or to fence, or does not accept the command.
 pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str) {
-    if draft.is_pivot(step) && code != message::CONTRACT_VIOLATION {
-        let (verb, fact) = (Verb::Compensate, Fact::Refused(code.to_owned()));
-        draft.emit(Event::Late { step: step.to_owned(), verb, fact });
-    }
     let text = format!("the participant refused to compensate with `{code}`; mend the cause and retry, or skip");
     draft.stick(Cause::CompensationRefused, step, Verb::Compensate, &text);
 }

@@ -10,7 +10,8 @@ use crate::event::Why;
 use crate::forward;
 use crate::input::{Input, Refusal};
 use crate::replies;
-use crate::state::{Failure, Waiting, failure};
+use crate::state::{Failure, failure};
+use crate::step::Waiting;
 
 /// Decides on `input`; `Some` when nothing happened.
 pub(crate) fn decide(draft: &mut Draft<'_>, input: &Input) -> Result<Option<Ignored>, Refusal> {

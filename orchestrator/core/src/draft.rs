@@ -11,6 +11,7 @@ use crate::evolve::evolve;
 use crate::limits::RETRY_AFTER_MS_MAX;
 use crate::retry::delay_ms;
 use crate::state::{Cause, Decision, End, Saga};
+use crate::step::{Weighed, Word};
 
 pub(crate) struct Draft<'a> {
     pub(crate) context: &'a Context<'a>,
@@ -94,10 +95,16 @@ impl<'a> Draft<'a> {
         self.definition().kind(index)
     }
 
-    /// The first step with a contradiction that a person is to be told of, among those that `matter`.
+    /// Whether what was said of the step's effect, and maybe `also`, can't all be so.
+    pub(crate) fn is_in_doubt(&self, name: &str, also: Option<Word>) -> bool {
+        let weighed = Weighed { counted_on: self.saga.counts_on_effects(), pivot: self.is_pivot(name) };
+        self.saga.step(name).is_some_and(|state| state.is_in_doubt(weighed, also))
+    }
+
+    /// The first step in doubt that a person is to be told of, among those that `matter`.
     pub(crate) fn untold(&self, matter: impl Fn(Kind) -> bool) -> Option<String> {
         let mut steps = self.definition().steps.iter().map(|step| &step.name);
-        let untold = |name: &str| self.saga.step(name).is_some_and(|state| state.untold);
+        let untold = |name: &str| self.saga.step(name).is_some_and(|state| !state.told) && self.is_in_doubt(name, None);
         steps.find(|name| untold(name) && matter(self.kind(name))).cloned()
     }
 

@@ -100,18 +100,9 @@ pub enum Event {
         /// There was nothing to undo: a tombstone stands.
         nothing_to_undo: bool,
     },
-    /// A reply came too late to change the way; it is a fact all the same.
+    /// Something was said of an effect that does not move the saga: its step's part is over, a person has something in hand, or it
+    /// speaks against what was said before.
     Late {
-        /// Its step.
-        step: String,
-        /// The verb that was answered.
-        verb: Verb,
-        /// What it said.
-        fact: Fact,
-    },
-    /// A step's participant contradicted itself where that is not told at once: a person has another step's contradiction in hand,
-    /// or the step has no effect and others are undone. Or it refused an undo meanwhile, which speaks against what may follow.
-    Contradicted {
         /// Its step.
         step: String,
         /// The verb that was answered.

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 
 use crate::event::{Event, Fact};
 use crate::limits::OPERATIONS_REMEMBERED;
-use crate::state::{
-    Cancel, CancelOutcome, Cause, Effect, Failure, Phase, Remembered, Saga, StepState, Stuck, Undo, Waiting,
-};
-use saga_defs::{Verb, message};
+use crate::state::{Cancel, CancelOutcome, Cause, Failure, Phase, Remembered, Saga, Stuck};
+use crate::step::{Effect, StepState, Waiting, Word};
+use saga_defs::Verb;
 use serde_json::Value;
 
 /// A history that can't be one.
@@ -77,17 +76,18 @@ pub fn evolve(saga: &mut Saga, event: &Event) {
             asked.spent += 1;
             asked.waiting = retry_at.map(|until| Waiting::Backoff { until });
         }
-        Event::Succeeded { step, output } => settle_effect(saga, step, Effect::Succeeded(output.clone())),
-        Event::Refused { step, code, .. } => settle_effect(saga, step, Effect::Refused(code.clone())),
+        Event::Succeeded { step, output } => settle(saga, step, |state| state.hear_made(output)),
+        Event::Refused { step, code, .. } => settle(saga, step, |state| state.hear_refused(code)),
         Event::FenceStarted { step, failure } => {
             // Another step may be waited for that was asked again; only the fence decides now.
             quiet(saga);
             put_off(saga, step);
+            entry(saga, step).set_aside(&Word::ALL);
             saga.phase = Phase::Fencing;
             fail(saga, failure);
         }
-        Event::Fenced { step } => settle_undo(saga, step, Undo::NothingToUndo),
-        Event::AlreadyExecuted { step } => settle_undo(saga, step, Undo::Standing),
+        Event::Fenced { step } => settle(saga, step, |state| state.hear(Word::NothingToUndo)),
+        Event::AlreadyExecuted { step } => settle(saga, step, |state| state.hear(Word::AlreadyExecuted)),
         Event::UndoPlanned { plan, failure } => {
             quiet(saga);
             saga.stuck = None;
@@ -95,10 +95,10 @@ pub fn evolve(saga: &mut Saga, event: &Event) {
             fail(saga, failure);
         }
         Event::Compensated { step, nothing_to_undo } => {
-            settle_undo(saga, step, if *nothing_to_undo { Undo::NothingToUndo } else { Undo::Done });
+            let word = if *nothing_to_undo { Word::NothingToUndo } else { Word::Undone };
+            settle(saga, step, |state| state.hear(word));
         }
-        Event::Late { step, verb, fact } => late(entry(saga, step), *verb, fact),
-        Event::Contradicted { step, verb, fact } => contradicted(entry(saga, step), *verb, fact),
+        Event::Late { step, verb, fact } => say(saga, step, |state| late(state, *verb, fact)),
         Event::CancelRequested { at } => {
             saga.cancel = Some(Cancel { requested_at: *at, outcome: CancelOutcome::Pending });
         }
@@ -122,10 +122,7 @@ pub fn evolve(saga: &mut Saga, event: &Event) {
             }
         }
         Event::Renewed { step, verb } => renew(saga, step, *verb),
-        Event::Skipped { step, verb, output } => match verb {
-            Verb::Execute => settle_effect(saga, step, Effect::Skipped(output.clone())),
-            Verb::Compensate => settle_undo(saga, step, Undo::Skipped),
-        },
+        Event::Skipped { step, verb, output } => skip(saga, step, *verb, output),
         Event::Ended { end } => {
             quiet(saga);
             saga.stuck = None;
@@ -143,32 +140,24 @@ fn fail(saga: &mut Saga, failure: &Failure) {
     saga.failure.get_or_insert_with(|| failure.clone());
 }
 
-fn settle_effect(saga: &mut Saga, step: &str, effect: Effect) {
+/// Something was said of a step's effect that nobody was told of yet, but for who has the step in hand.
+fn say(saga: &mut Saga, step: &str, word: impl FnOnce(&mut StepState)) {
+    let in_hand = saga.in_hand() == Some(step);
     let state = entry(saga, step);
-    if matches!(effect, Effect::Skipped(_)) {
-        // A person who says what counts was told.
-        state.untold = false;
-        forget_tombstone(state);
-    }
-    state.effect = effect;
-    state.execute.waiting = None;
-    // A fence that was asked loses its question with the verdict; its answer will be a late fact.
-    state.compensate.waiting = None;
-    unstick(saga, step);
+    state.told &= in_hand;
+    word(state);
 }
 
-fn settle_undo(saga: &mut Saga, step: &str, undo: Undo) {
-    // Asked before another step's trouble, and maybe before what was said since.
-    let held = saga.phase == Phase::Fencing && saga.stuck.as_ref().is_some_and(|stuck| stuck.step != step);
+/// Its verdict is in: nothing is waited for. A fence that was asked loses its question, too; its answer will be a late fact.
+fn settle(saga: &mut Saga, step: &str, word: impl FnOnce(&mut StepState)) {
+    say(saga, step, word);
+    answered(saga, step);
+}
+
+fn answered(saga: &mut Saga, step: &str) {
     let state = entry(saga, step);
-    state.undo = undo;
+    state.execute.waiting = None;
     state.compensate.waiting = None;
-    // Whatever was said of the effect before, it is gone now. Of what stands a person is still to be told.
-    state.untold &= match undo {
-        Undo::Standing => true,
-        Undo::NothingToUndo => held,
-        Undo::Open | Undo::Done | Undo::Skipped => false,
-    };
     unstick(saga, step);
 }
 
@@ -187,44 +176,19 @@ fn quiet(saga: &mut Saga) {
 }
 
 fn late(step: &mut StepState, verb: Verb, fact: &Fact) {
-    step.contradicted |= match (verb, fact, &step.effect) {
-        (Verb::Execute, Fact::Succeeded(_), effect) => matches!(effect, Effect::Refused(_)),
-        (Verb::Execute, Fact::Refused(_), effect) => matches!(effect, Effect::Succeeded(_)),
-        (Verb::Compensate, Fact::Succeeded(_) | Fact::Refused(_), _) => false,
-    };
     match (verb, fact) {
-        (Verb::Execute, Fact::Succeeded(output)) => step.effect = Effect::Succeeded(output.clone()),
-        (Verb::Execute, Fact::Refused(code)) => step.effect = Effect::Refused(code.clone()),
-        (Verb::Compensate, Fact::Succeeded(output)) => {
-            step.undo = if nothing_to_undo(output) { Undo::NothingToUndo } else { Undo::Done };
-        }
-        (Verb::Compensate, Fact::Refused(_)) => step.undo = Undo::Standing,
-    }
-}
-
-/// Whether what an undo answered says that there was nothing.
-pub(crate) fn nothing_to_undo(output: &Value) -> bool {
-    output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false)
-}
-
-/// An effect that was ever said to be made counts as made and contradicted, whatever comes after, so that words that come twice
-/// change nothing. What is known of an undo stays: there is nothing else to go on from.
-fn contradicted(step: &mut StepState, verb: Verb, fact: &Fact) {
-    step.untold = true;
-    match (verb, fact) {
-        (Verb::Execute, Fact::Succeeded(_)) => late(step, verb, fact),
-        (Verb::Execute, Fact::Refused(_)) => step.contradicted |= matches!(step.effect, Effect::Succeeded(_)),
-        (Verb::Compensate, Fact::Succeeded(_) | Fact::Refused(_)) => {}
+        (Verb::Execute, Fact::Succeeded(output)) => step.hear_made(output),
+        (Verb::Execute, Fact::Refused(code)) => step.hear_refused(code),
+        (Verb::Compensate, Fact::Succeeded(_) | Fact::Refused(_)) => step.hear(Word::of(verb, fact)),
     }
 }
 
 fn hold(saga: &mut Saga, stuck: Stuck) {
     quiet(saga);
+    put_off(saga, &stuck.step);
     // A step may be stuck before it was ever sent.
     if let Some(state) = saga.steps.get_mut(&stuck.step) {
-        let known = state.untold || state.effect != Effect::Unknown;
-        state.contradicted |= stuck.cause == Cause::ContractViolation && known;
-        state.untold &= stuck.cause != Cause::ContractViolation;
+        state.told |= stuck.cause == Cause::ContractViolation;
     }
     saga.stuck = Some(stuck);
 }
@@ -237,8 +201,10 @@ fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
 
 fn renew(saga: &mut Saga, step: &str, verb: Verb) {
     let refused = saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
+    let fence_in_hand = saga.phase == Phase::Fencing && saga.in_hand() == Some(step);
     put_off(saga, step);
     let state = entry(saga, step);
+    state.told = false;
     match verb {
         // A refusal is stored for ever under its key, and nothing was made under it: a new effect is safe.
         Verb::Execute if refused => {
@@ -246,30 +212,41 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         }
         Verb::Execute => {
             state.execute.spent = 0;
+            state.set_aside(&OF_MAKING);
             state.effect = Effect::Unknown;
-            forget_tombstone(state);
         }
         Verb::Compensate => {
             state.compensate.spent = 0;
-            state.undo = Undo::Open;
+            state.set_aside(if fence_in_hand { &Word::ALL } else { &OF_UNDOING });
         }
     }
 }
 
-/// A tombstone, or an undo, that was spoken of before says nothing of what a person makes or asks for after it.
-fn forget_tombstone(state: &mut StepState) {
-    match state.undo {
-        Undo::NothingToUndo | Undo::Done => state.undo = Undo::Open,
-        Undo::Open | Undo::Standing | Undo::Skipped => {}
+/// What a person makes, or asks to be made, is no more refused, and was not undone. That it can't be undone may still be so.
+const OF_MAKING: [Word; 4] = [Word::Made, Word::Refused, Word::Undone, Word::NothingToUndo];
+
+const OF_UNDOING: [Word; 4] = [Word::Undone, Word::NothingToUndo, Word::AlreadyExecuted, Word::UndoRefused];
+
+/// A person says what counts, and so was told.
+fn skip(saga: &mut Saga, step: &str, verb: Verb, output: &Value) {
+    let state = entry(saga, step);
+    state.told = false;
+    match verb {
+        Verb::Execute => {
+            state.set_aside(&OF_MAKING);
+            state.effect = Effect::Skipped(output.clone());
+        }
+        Verb::Compensate => state.undo_skipped = true,
     }
+    answered(saga, step);
 }
 
-/// The trouble is set aside to ask a step. A contradiction about an effect is to be told of again, unless it is of that step,
-/// which says what is so: asking the pivot's fence first says nothing of another's.
+/// The trouble is set aside to ask a step, or to tell of one. What a person had in hand is to be told of again, unless it is of
+/// that step, which says what is so: asking the pivot's fence first says nothing of another's.
 fn put_off(saga: &mut Saga, asked: &str) {
-    let contradiction = saga.stuck.take().filter(|stuck| stuck.cause == Cause::ContractViolation);
-    let Some(stuck) = contradiction else { return };
-    if let Some(state) = saga.steps.get_mut(&stuck.step) {
-        state.untold = state.contradicted && stuck.step != asked;
+    let other = saga.in_hand().filter(|step| *step != asked).map(ToOwned::to_owned);
+    saga.stuck = None;
+    if let Some(state) = other.and_then(|step| saga.steps.get_mut(&step)) {
+        state.told = false;
     }
 }

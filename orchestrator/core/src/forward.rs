@@ -6,7 +6,8 @@ use serde_json::Value;
 use crate::compensation;
 use crate::draft::Draft;
 use crate::event::Event;
-use crate::state::{Cause, Decision, Effect, End, Failure, Phase, Undo, failure};
+use crate::state::{Cause, Decision, End, Failure, failure};
+use crate::step::Effect;
 
 /// Sends the first step that is not done, or completes the saga, unless a person is to be told of a contradiction.
 pub(crate) fn advance(draft: &mut Draft<'_>) {
@@ -38,18 +39,9 @@ fn known_refusal(draft: &Draft<'_>, step: &str) -> Option<String> {
     }
 }
 
-/// The effect was made, while the saga is held for a person: known, but nothing moves. A pivot commits all the same,
-/// unless its fence was asked: then only the fence's answer decides.
-pub(crate) fn noted(draft: &mut Draft<'_>, step: &str, output: &Value) {
-    draft.emit(Event::Succeeded { step: step.to_owned(), output: output.clone() });
-    if draft.is_pivot(step) && draft.saga.phase == Phase::Forward {
-        commit(draft);
-    }
-}
-
 /// The effect was made.
-pub(crate) fn succeeded(draft: &mut Draft<'_>, step: &str, output: &Value) {
-    draft.emit(Event::Succeeded { step: step.to_owned(), output: output.clone() });
+pub(crate) fn succeeded(draft: &mut Draft<'_>, step: &str, output: Value) {
+    draft.emit(Event::Succeeded { step: step.to_owned(), output });
     passed(draft, step);
 }
 
@@ -71,25 +63,20 @@ pub(crate) fn commit(draft: &mut Draft<'_>) {
 
 /// The effect was not made and never will be.
 pub(crate) fn refused(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
-    let stands = draft.saga.decision.is_none() && draft.saga.steps[step].undo == Undo::Standing;
     draft.emit(Event::Refused { step: step.to_owned(), code: code.to_owned(), message: message.to_owned() });
-    if stands {
-        let text = format!("refused with `{code}` after its undo was refused; find out by hand what stands");
-        return draft.stick(Cause::ContractViolation, step, Verb::Compensate, &text);
-    }
     turned_down(draft, step, code, message);
 }
 
 /// What follows from a refusal. Once the saga stands nothing is undone. A new effect is only offered where nothing was ever
 /// said to have been made: a step before the pivot is asked again then only because its participant had contradicted itself.
 fn turned_down(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
-    let contradicted = draft.saga.steps[step].contradicted;
+    let was_made = draft.saga.steps[step].was_made();
     match (draft.kind(step), draft.saga.decision) {
         (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, None) => {
             let failure = Failure { step: Some(step.to_owned()), code: code.to_owned(), message: message.to_owned() };
             compensation::turn_back(draft, failure);
         }
-        (Kind::Retriable, _) if !contradicted => {
+        (Kind::Retriable, _) if !was_made => {
             let text = format!("refused with `{code}`, but the saga stands; mend the cause and retry, or skip");
             draft.stick(Cause::RefusedAfterPivot, step, Verb::Execute, &text);
         }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use saga_defs::{Timestamp, Verb, ids};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 use uuid::Uuid;
+
+use crate::step::{StepState, Waiting};
 
 /// State of a saga. Written down, what changes comes before what stays: a database that logs of a row what lies between the
 /// beginning and the end that two versions have in common then logs no step that is over.
@@ -221,135 +222,6 @@ pub enum CancelOutcome {
     TooLate,
 }
 
-/// What is known about one step. As in [`Saga`], what changes comes first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepState {
-    /// How `execute` was asked.
-    #[serde(default, skip_serializing_if = "Asked::is_unasked")]
-    pub execute: Asked,
-    /// How `compensate` was asked.
-    #[serde(default, skip_serializing_if = "Asked::is_unasked")]
-    pub compensate: Asked,
-    /// What is known about the effect.
-    #[serde(default, skip_serializing_if = "Effect::is_unknown")]
-    pub effect: Effect,
-    /// What is known about its undoing.
-    #[serde(default, skip_serializing_if = "Undo::is_open")]
-    pub undo: Undo,
-    /// Its participant has said of the effect both that it was made and that it was not: neither is knowledge any more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub contradicted: bool,
-    /// A contradiction, or a refusal to undo, came that was not told at once, or was set aside for the pivot's fence: the saga neither goes forward
-    /// nor, where there is an effect, ends before a person was told.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub untold: bool,
-    /// Counts effects of this step; part of the idempotency key.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub generation: u32,
-    /// When the effect's first command left.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_sent_at: Option<Timestamp>,
-}
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
-}
-
-/// How often a verb was asked, and what is waited for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
-    /// Commands ever sent.
-    pub sent: u32,
-    /// Attempts used up since the budget was last renewed.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub spent: u32,
-    /// What is waited for; none when the verdict is known or a person is needed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waiting: Option<Waiting>,
-}
-
-impl Asked {
-    fn is_unasked(&self) -> bool {
-        self.sent == 0
-    }
-
-    /// Whether this attempt left after the budget was last renewed.
-    pub(crate) fn is_of_this_budget(&self, attempt: u32) -> bool {
-        let under_way = matches!(self.waiting, Some(Waiting::Reply { .. }));
-        attempt > self.sent.saturating_sub(self.spent + u32::from(under_way))
-    }
-}
-
-/// What a saga waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Waiting {
-    /// A reply to the newest command.
-    Reply {
-        /// Silence until here ends the attempt.
-        until: Timestamp,
-    },
-    /// The next attempt.
-    Backoff {
-        /// It leaves then.
-        until: Timestamp,
-    },
-}
-
-impl Waiting {
-    /// When the waiting ends by itself.
-    #[must_use]
-    pub fn until(self) -> Timestamp {
-        match self {
-            Self::Reply { until } | Self::Backoff { until } => until,
-        }
-    }
-}
-
-/// What is known about an effect.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Effect {
-    /// Nothing definite.
-    #[default]
-    Unknown,
-    /// It was made.
-    Succeeded(Value),
-    /// It was not made and never will be.
-    Refused(String),
-    /// A person says it counts as made, with this output.
-    Skipped(Value),
-}
-
-impl Effect {
-    fn is_unknown(&self) -> bool {
-        *self == Self::Unknown
-    }
-}
-
-/// What is known about undoing an effect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Undo {
-    /// Nothing definite.
-    #[default]
-    Open,
-    /// It is gone.
-    Done,
-    /// It was never made and never will be: a tombstone stands.
-    NothingToUndo,
-    /// It stands: the fence found the pivot executed, or was refused and is not asked again yet.
-    Standing,
-    /// A person says it counts as undone.
-    Skipped,
-}
-
-impl Undo {
-    fn is_open(&self) -> bool {
-        *self == Self::Open
-    }
-}
-
 /// An operation whose answer is repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
@@ -357,33 +229,6 @@ pub struct Remembered {
     pub id: Uuid,
     /// Digest of what was asked.
     pub digest: String,
-}
-
-impl StepState {
-    /// How `verb` was asked.
-    #[must_use]
-    pub fn asked(&self, verb: Verb) -> &Asked {
-        match verb {
-            Verb::Execute => &self.execute,
-            Verb::Compensate => &self.compensate,
-        }
-    }
-
-    pub(crate) fn asked_mut(&mut self, verb: Verb) -> &mut Asked {
-        match verb {
-            Verb::Execute => &mut self.execute,
-            Verb::Compensate => &mut self.compensate,
-        }
-    }
-
-    /// The output that later steps may refer to.
-    #[must_use]
-    pub fn output(&self) -> Option<&Value> {
-        match &self.effect {
-            Effect::Succeeded(output) | Effect::Skipped(output) => Some(output),
-            Effect::Unknown | Effect::Refused(_) => None,
-        }
-    }
 }
 
 impl Saga {
@@ -404,6 +249,19 @@ impl Saga {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Whether it goes forward or stands, and so counts on what was made.
+    #[must_use]
+    pub(crate) fn counts_on_effects(&self) -> bool {
+        self.phase == Phase::Forward || self.decision == Some(Decision::Committed)
+    }
+
+    /// The step whose contradiction a person has in hand.
+    #[must_use]
+    pub(crate) fn in_hand(&self) -> Option<&str> {
+        let stuck = self.stuck.as_ref().filter(|stuck| stuck.cause == Cause::ContractViolation);
+        stuck.map(|stuck| stuck.step.as_str())
     }
 
     /// Whether a waiting client gets its answer: decided, or stuck.

@@ -2,11 +2,12 @@
 //!
 //! Reads only. The edge has its own types and converts from these.
 
-use saga_defs::{Definition, Kind, Timestamp, Verb};
+use saga_defs::{Definition, Kind, Step, Timestamp, Verb};
 
 use crate::admin;
 use crate::input::Action;
-use crate::state::{Cause, Effect, Saga, Undo, Waiting};
+use crate::state::Saga;
+use crate::step::{Effect, StepState, Waiting, Weighed, Word};
 
 /// An action and whether it is possible now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl StepStatus {
 /// All steps of the definition as they stand.
 #[must_use]
 pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>> {
-    let view = |(index, step): (usize, &'a saga_defs::Step)| {
+    let view = |(index, step): (usize, &'a Step)| {
         let state = saga.step(&step.name);
         let status = state.map_or(StepStatus::Pending, step_status);
         StepView {
@@ -99,39 +100,33 @@ pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>
                 Effect::Refused(code) => Some(code.as_str()),
                 Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_) => None,
             }),
-            holds_effect: holds_effect(status).filter(|_| !is_doubtful(saga, &step.name)),
+            holds_effect: holds_effect(status).filter(|_| !is_doubtful(saga, step)),
         }
     };
     definition.steps.iter().enumerate().map(view).collect()
 }
 
-fn step_status(state: &crate::state::StepState) -> StepStatus {
-    match (&state.effect, state.undo) {
-        (_, Undo::Done | Undo::Skipped) => StepStatus::Compensated,
-        (Effect::Unknown | Effect::Refused(_), Undo::NothingToUndo) => StepStatus::Fenced,
-        (Effect::Succeeded(_) | Effect::Skipped(_), Undo::NothingToUndo) => StepStatus::Compensated,
-        (Effect::Refused(_), Undo::Open | Undo::Standing) => StepStatus::Refused,
-        (Effect::Unknown | Effect::Succeeded(_), Undo::Open) if state.compensate.waiting.is_some() => {
-            StepStatus::Compensating
-        }
-        (Effect::Unknown, Undo::Open | Undo::Standing) => StepStatus::Unknown,
-        (Effect::Succeeded(_), Undo::Open | Undo::Standing) => StepStatus::Succeeded,
-        (Effect::Skipped(_), Undo::Open | Undo::Standing) => StepStatus::Skipped,
+fn step_status(state: &StepState) -> StepStatus {
+    let stands = state.says(Word::AlreadyExecuted) || state.says(Word::UndoRefused);
+    let undoing = state.compensate.waiting.is_some() && !stands;
+    match &state.effect {
+        _ if state.undo_skipped || state.says(Word::Undone) => StepStatus::Compensated,
+        Effect::Unknown | Effect::Refused(_) if state.says(Word::NothingToUndo) => StepStatus::Fenced,
+        Effect::Succeeded(_) | Effect::Skipped(_) if state.says(Word::NothingToUndo) => StepStatus::Compensated,
+        Effect::Refused(_) => StepStatus::Refused,
+        Effect::Unknown | Effect::Succeeded(_) if undoing => StepStatus::Compensating,
+        Effect::Unknown => StepStatus::Unknown,
+        Effect::Succeeded(_) => StepStatus::Succeeded,
+        Effect::Skipped(_) => StepStatus::Skipped,
     }
 }
 
 /// Whether something was said against what is known of the effect, and nobody has settled it since.
-fn is_doubtful(saga: &Saga, name: &str) -> bool {
-    let Some(state) = saga.step(name) else { return false };
-    let stuck = saga.stuck.as_ref().filter(|stuck| stuck.cause == Cause::ContractViolation);
-    let to_tell = state.untold || stuck.is_some_and(|stuck| stuck.step == name);
-    let against = match (&state.effect, state.undo) {
-        (Effect::Succeeded(_), Undo::NothingToUndo) | (Effect::Refused(_), Undo::Open | Undo::Standing) => true,
-        (Effect::Succeeded(_), Undo::Open | Undo::Standing | Undo::Done | Undo::Skipped)
-        | (Effect::Refused(_), Undo::NothingToUndo | Undo::Done | Undo::Skipped)
-        | (Effect::Unknown | Effect::Skipped(_), _) => false,
-    };
-    to_tell || (state.contradicted && against)
+fn is_doubtful(saga: &Saga, step: &Step) -> bool {
+    let Some(state) = saga.step(&step.name) else { return false };
+    let weighed = Weighed { counted_on: saga.counts_on_effects(), pivot: step.pivot };
+    let refused = matches!(state.effect, Effect::Refused(_)) && !state.is_known_refused() && !state.is_gone();
+    refused || state.is_in_doubt(weighed, None) || saga.in_hand() == Some(&step.name)
 }
 
 fn holds_effect(status: StepStatus) -> Option<bool> {

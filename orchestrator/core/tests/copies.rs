@@ -30,6 +30,7 @@ fn a_copy_of_the_fence_s_answer_settles_nothing() {
     desk.operate(Action::Retry).expect("is possible");
     assert_eq!(desk.reply(&fence, nothing_to_undo()), Some(Ignored::Duplicate), "it was asked again since");
     desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.succeed("confirmation");
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
 }
@@ -59,7 +60,11 @@ fn a_committed_pivot_that_refuses_is_held_whatever_comes_twice_or_late() {
     assert_eq!(desk.reply(&last, refused.clone()), None);
     desk.stuck(Cause::ContractViolation, "confirmation");
     assert_eq!(desk.reply(&last, refused), Some(Ignored::Duplicate));
-    assert_eq!(desk.reply(&first, Outcome::succeeded(outputs("confirmation"))), Some(Ignored::Duplicate));
+    assert_eq!(
+        desk.reply(&first, Outcome::succeeded(outputs("confirmation"))),
+        None,
+        "kept for whoever has it in hand"
+    );
     desk.stuck(Cause::ContractViolation, "confirmation");
     desk.operate(Action::Retry).expect("is possible");
     desk.succeed("confirmation");
@@ -111,7 +116,7 @@ fn a_success_of_an_effect_that_was_refused_and_replaced_is_kept_as_a_contradicti
 }
 
 #[test]
-fn a_fence_that_was_answered_before_the_pivot_was_cleared_up_is_asked_again() {
+fn a_pivot_that_said_two_things_is_told_of_before_its_fence_is_asked_again() {
     let mut desk = at_pivot();
     let reserve = desk.sent[0].clone();
     let confirm = desk.expect("confirmation", Execute);
@@ -123,9 +128,12 @@ fn a_fence_that_was_answered_before_the_pivot_was_cleared_up_is_asked_again() {
     desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
     assert_eq!(desk.reply(&fence, nothing_to_undo()), None);
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
-    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
     desk.stuck(Cause::ContractViolation, "confirmation");
-    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.ends(Status::Stuck, None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.succeed("confirmation");
+    desk.ends(Status::Running, Some(Decision::Committed));
 }
 
 #[test]
@@ -195,6 +203,7 @@ fn an_old_success_of_a_pivot_that_was_undone_completes_nothing() {
     desk.operate(Action::Retry).expect("is possible");
     desk.reply(&fence, Outcome::succeeded(json!({})));
     desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.answer("confirmation", Execute, Outcome::refused("fenced", ""));
     desk.stuck(Cause::ContractViolation, "confirmation");
     desk.operate(Action::Skip(json!({}))).expect("is possible");
     desk.succeed("notify");
@@ -221,12 +230,13 @@ fn of_a_fence_that_said_two_things_no_copy_counts_once_it_is_asked_again() {
     desk.reply(&fence, nothing_to_undo());
     desk.reply(&fence, Outcome::refused("already_executed", ""));
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
-    desk.expect("confirmation", Compensate);
-    assert_eq!(desk.reply(&fence, nothing_to_undo()), Some(Ignored::Duplicate));
-    desk.expect("confirmation", Compensate);
-    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
     desk.stuck(Cause::ContractViolation, "confirmation");
-    desk.ends(Status::Stuck, Some(Decision::Committed));
+    desk.operate(Action::Retry).expect("is possible");
+    for copy in [nothing_to_undo(), Outcome::refused("already_executed", "")] {
+        assert_eq!(desk.reply(&fence, copy), Some(Ignored::Duplicate));
+    }
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.ends(Status::Running, Some(Decision::Committed));
 }
 
 #[test]
@@ -258,8 +268,7 @@ fn a_fence_that_was_refused_and_mended_is_heard_whatever_copies_come_before() {
         desk.stuck(Cause::CompensationRefused, "confirmation");
         if retried {
             desk.operate(Action::Retry).expect("is possible");
-            desk.reply(&fence, locked.clone());
-            desk.stuck(Cause::CompensationRefused, "confirmation");
+            assert_eq!(desk.reply(&fence, locked.clone()), Some(Ignored::Duplicate), "it was asked again since");
             fence = desk.expect("confirmation", Compensate);
         }
         assert_eq!(desk.reply(&fence, answer.clone()), None);

@@ -228,7 +228,9 @@ fn a_pivot_that_is_undone_while_the_saga_stands_and_another_is_in_hand_is_told_o
     desk.operate(Action::Retry).expect("is possible");
     desk.reply(&reserve, Outcome::refused("slot_taken", ""));
     desk.stuck(Cause::ContractViolation, "booking");
-    assert_eq!(desk.reply(&fence, Outcome::succeeded(json!({}))), None);
+    let copy = desk.reply(&fence, Outcome::succeeded(json!({})));
+    assert_eq!(copy, Some(Ignored::Duplicate), "a person was told of it and asked again");
+    assert_eq!(desk.reply(&fence, nothing_to_undo()), None, "that is news");
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
     desk.stuck(Cause::ContractViolation, "confirmation");
 }
@@ -286,7 +288,7 @@ fn a_pivot_that_refused_while_another_is_in_hand_is_not_fenced_again() {
 }
 
 #[test]
-fn a_fence_against_what_was_said_while_another_is_in_hand_is_asked_again() {
+fn a_fence_against_what_was_said_while_another_is_in_hand_is_told_of_and_then_has_the_last_word() {
     let both = |first: &Outcome| {
         let (mut desk, confirm, fence) = fenced_with_another_in_hand();
         desk.reply(&fence, first.clone());
@@ -297,23 +299,19 @@ fn a_fence_against_what_was_said_while_another_is_in_hand_is_asked_again() {
         };
         assert_eq!(second, None);
         desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+        desk.stuck(Cause::ContractViolation, "confirmation");
+        desk.operate(Action::Retry).expect("is possible");
         desk
     };
     for first in [nothing_to_undo(), Outcome::succeeded(json!({}))] {
         let mut desk = both(&first);
         desk.answer("confirmation", Compensate, first.clone());
-        if first == nothing_to_undo() {
-            desk.stuck(Cause::ContractViolation, "confirmation");
-            desk.operate(Action::Retry).expect("is possible");
-            desk.answer("confirmation", Compensate, first.clone());
-        }
         desk.undo("payment");
         desk.undo("booking");
         desk.ends(Status::Compensated, Some(Decision::Undone));
         let mut desk = both(&first);
         desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
-        desk.stuck(Cause::ContractViolation, "confirmation");
-        desk.ends(Status::Stuck, Some(Decision::Committed));
+        desk.ends(Status::Running, Some(Decision::Committed));
     }
 }
 
@@ -326,9 +324,9 @@ fn a_pivot_that_stands_is_told_of_when_it_said_both_while_another_is_in_hand() {
             desk.reply(&confirm, made_or_not[usize::from(made)].clone());
         }
         desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
-        desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
         desk.stuck(Cause::ContractViolation, "confirmation");
         desk.operate(Action::Retry).expect("is possible");
+        desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
         desk.succeed("confirmation");
         desk.succeed("notify");
         desk.ends(Status::Completed, Some(Decision::Committed));
@@ -347,6 +345,7 @@ fn whoever_cancels_what_a_pivot_said_in_two_ways_is_not_told_of_it_again() {
     desk.stuck(Cause::ContractViolation, "confirmation");
     desk.operate(Action::Cancel).expect("is stored");
     desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.succeed("confirmation");
     desk.succeed("notify");
     desk.ends(Status::Completed, Some(Decision::Committed));
 }
@@ -364,16 +363,18 @@ fn a_fence_that_is_too_late_and_a_refusal_while_another_is_in_hand_are_asked_abo
             assert_eq!(desk.reply(&command, outcome), None);
         }
         desk.operate(Action::Retry).expect("is possible");
+        desk.stuck(Cause::ContractViolation, "confirmation");
+        desk.operate(Action::Retry).expect("is possible");
         desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
         desk.stuck(Cause::ContractViolation, "booking");
         desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
-        desk.stuck(Cause::ContractViolation, "confirmation");
-        desk.ends(Status::Stuck, Some(Decision::Committed));
+        desk.succeed("confirmation");
+        desk.ends(Status::Running, Some(Decision::Committed));
     }
 }
 
 #[test]
-fn a_fence_that_is_refused_while_another_is_in_hand_is_asked_again_whatever_the_pivot_said() {
+fn a_fence_that_is_refused_while_another_is_in_hand_speaks_against_a_refusal_of_the_pivot() {
     for fence_first in [true, false] {
         let (mut desk, confirm, fence) = fenced_with_another_in_hand();
         let mut words = [(fence, Outcome::refused("cannot_undo", "")), (confirm, Outcome::refused("doctor_away", ""))];
@@ -384,6 +385,8 @@ fn a_fence_that_is_refused_while_another_is_in_hand_is_asked_again_whatever_the_
             assert_eq!(desk.reply(&command, outcome), None);
         }
         desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+        desk.stuck(Cause::ContractViolation, "confirmation");
+        desk.operate(Action::Retry).expect("is possible");
         desk.answer("confirmation", Compensate, Outcome::refused("cannot_undo", ""));
         desk.stuck(Cause::CompensationRefused, "confirmation");
     }

@@ -8,6 +8,7 @@ use saga_defs::{Command, Definition, Outcome, Timestamp, Verb, catalog};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+#[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) definition: Definition,
     pub(crate) input: Value,

@@ -1,0 +1,284 @@
+//! What is known about one step: how its participant was asked, and what was said of its effect.
+//!
+//! Not for what follows from it. Must hold: a word stays said until the effect is asked about anew, whatever else is said, so that
+//! the order in which words come decides nothing; words that can't all be true are doubt, and never resolved by guessing.
+
+use std::collections::BTreeSet;
+
+use saga_defs::{Timestamp, Verb, message};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::Fact;
+
+/// State of a step. Written down, what changes comes first, as in [`Saga`](crate::Saga).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// How `execute` was asked.
+    #[serde(default, skip_serializing_if = "Asked::is_unasked")]
+    pub execute: Asked,
+    /// How `compensate` was asked.
+    #[serde(default, skip_serializing_if = "Asked::is_unasked")]
+    pub compensate: Asked,
+    /// What counts of the effect's making.
+    #[serde(default, skip_serializing_if = "Effect::is_unknown")]
+    pub effect: Effect,
+    /// What was said of the effect besides, since it was last asked about anew.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub said: BTreeSet<Word>,
+    /// What had been said before it was.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub before: BTreeSet<Word>,
+    /// A person says that the effect counts as undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undo_skipped: bool,
+    /// A person was told of the doubt there is, and of no more than that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
+    /// Counts effects of this step; part of the idempotency key.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+    /// When the effect's first command left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sent_at: Option<Timestamp>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// What a participant can say of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// It was made.
+    Made,
+    /// It was not made and never will be.
+    Refused,
+    /// It was undone.
+    Undone,
+    /// It was never made and never will be: a tombstone stands.
+    NothingToUndo,
+    /// It was made, and can't be undone.
+    AlreadyExecuted,
+    /// It is not undone, which may be mended.
+    UndoRefused,
+}
+
+impl Word {
+    /// Every word.
+    pub const ALL: [Self; 6] =
+        [Self::Made, Self::Refused, Self::Undone, Self::NothingToUndo, Self::AlreadyExecuted, Self::UndoRefused];
+
+    /// What a verdict says of the effect.
+    #[must_use]
+    pub fn of(verb: Verb, fact: &Fact) -> Self {
+        match (verb, fact) {
+            (Verb::Execute, Fact::Succeeded(_)) => Self::Made,
+            (Verb::Execute, Fact::Refused(_)) => Self::Refused,
+            (Verb::Compensate, Fact::Succeeded(output)) if nothing_to_undo(output) => Self::NothingToUndo,
+            (Verb::Compensate, Fact::Succeeded(_)) => Self::Undone,
+            (Verb::Compensate, Fact::Refused(code)) if code == message::ALREADY_EXECUTED => Self::AlreadyExecuted,
+            (Verb::Compensate, Fact::Refused(_)) => Self::UndoRefused,
+        }
+    }
+}
+
+fn nothing_to_undo(output: &Value) -> bool {
+    output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// What is known about an effect's making.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing definite.
+    #[default]
+    Unknown,
+    /// It was made.
+    Succeeded(Value),
+    /// It was not made and never will be.
+    Refused(String),
+    /// A person says it counts as made, with this output.
+    Skipped(Value),
+}
+
+impl Effect {
+    fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
+}
+
+/// How often a verb was asked, and what is waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Commands ever sent.
+    pub sent: u32,
+    /// Attempts used up since the budget was last renewed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spent: u32,
+    /// Attempts up to this one had left when the effect was last asked about anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub old: u32,
+    /// What is waited for; none when the verdict is known or a person is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+impl Asked {
+    fn is_unasked(&self) -> bool {
+        self.sent == 0
+    }
+}
+
+/// What a saga waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// A reply to the newest command.
+    Reply {
+        /// Silence until here ends the attempt.
+        until: Timestamp,
+    },
+    /// The next attempt.
+    Backoff {
+        /// It leaves then.
+        until: Timestamp,
+    },
+}
+
+impl Waiting {
+    /// When the waiting ends by itself.
+    #[must_use]
+    pub fn until(self) -> Timestamp {
+        match self {
+            Self::Reply { until } | Self::Backoff { until } => until,
+        }
+    }
+}
+
+/// What the words about an effect are weighed against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weighed {
+    /// The saga goes forward or stands, and so counts on what was made.
+    pub(crate) counted_on: bool,
+    /// The effect is the pivot's: once asked, its fence has the last word.
+    pub(crate) pivot: bool,
+}
+
+impl StepState {
+    /// How `verb` was asked.
+    #[must_use]
+    pub fn asked(&self, verb: Verb) -> &Asked {
+        match verb {
+            Verb::Execute => &self.execute,
+            Verb::Compensate => &self.compensate,
+        }
+    }
+
+    pub(crate) fn asked_mut(&mut self, verb: Verb) -> &mut Asked {
+        match verb {
+            Verb::Execute => &mut self.execute,
+            Verb::Compensate => &mut self.compensate,
+        }
+    }
+
+    /// The output that later steps may refer to.
+    #[must_use]
+    pub fn output(&self) -> Option<&Value> {
+        match &self.effect {
+            Effect::Succeeded(output) | Effect::Skipped(output) => Some(output),
+            Effect::Unknown | Effect::Refused(_) => None,
+        }
+    }
+
+    /// Whether its participant said so since it was last asked about anew.
+    pub(crate) fn says(&self, word: Word) -> bool {
+        let counts = match &self.effect {
+            Effect::Succeeded(_) => word == Word::Made,
+            Effect::Refused(_) => word == Word::Refused,
+            Effect::Unknown | Effect::Skipped(_) => false,
+        };
+        counts || self.said.contains(&word)
+    }
+
+    /// Whether it was ever said to be made.
+    pub(crate) fn was_made(&self) -> bool {
+        self.says(Word::Made) || self.before.contains(&Word::Made)
+    }
+
+    /// Whether nothing of it stands, if its participant, or a person, is right.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.undo_skipped || self.says(Word::Undone) || self.says(Word::NothingToUndo)
+    }
+
+    /// Whether nothing stands under its key because it was refused, and never said to be anything else.
+    pub(crate) fn is_known_refused(&self) -> bool {
+        matches!(self.effect, Effect::Refused(_)) && !self.was_made()
+    }
+
+    /// Whether what was said, and maybe `also`, can't all be true, or speaks against what the saga counts on or a person said.
+    /// That an undo was refused may change; what is undone is gone, whatever was said before.
+    pub(crate) fn is_in_doubt(&self, weighed: Weighed, also: Option<Word>) -> bool {
+        let says = |word| self.says(word) || also == Some(word);
+        if self.undo_skipped {
+            return false;
+        }
+        if says(Word::Undone) {
+            return weighed.counted_on || says(Word::AlreadyExecuted);
+        }
+        let stands = says(Word::AlreadyExecuted) || says(Word::UndoRefused);
+        let made_before = self.before.contains(&Word::Made) && !weighed.pivot;
+        let made = says(Word::Made) || made_before || matches!(self.effect, Effect::Skipped(_));
+        let never_made = says(Word::NothingToUndo) && (weighed.counted_on || made || stands);
+        never_made || (says(Word::Refused) && (says(Word::Made) || stands))
+    }
+
+    /// Whether a word that answers `attempt` of `verb` is none of news: it counts already, or it is from before the effect was
+    /// asked about anew, and was known then. A refusal to undo is an answer whenever an undo is waited for.
+    pub(crate) fn is_no_news(&self, verb: Verb, attempt: u32, word: Word) -> bool {
+        let refuses = matches!(word, Word::AlreadyExecuted | Word::UndoRefused);
+        let counts = self.says(word) && !(refuses && self.compensate.waiting.is_some());
+        let was_gone = self.before.contains(&Word::Undone) || self.before.contains(&Word::NothingToUndo);
+        let known = self.before.contains(&word) || (word == Word::Made && was_gone);
+        counts || (known && attempt <= self.asked(verb).old)
+    }
+
+    /// Its participant says that it was made, which counts whatever else is said.
+    pub(crate) fn hear_made(&mut self, output: &Value) {
+        match &self.effect {
+            Effect::Skipped(_) => return self.hear(Word::Made),
+            Effect::Refused(_) => self.hear(Word::Refused),
+            Effect::Unknown | Effect::Succeeded(_) => {}
+        }
+        self.effect = Effect::Succeeded(output.clone());
+    }
+
+    /// Its participant says that it was not made and never will be.
+    pub(crate) fn hear_refused(&mut self, code: &str) {
+        match &self.effect {
+            Effect::Unknown | Effect::Refused(_) => self.effect = Effect::Refused(code.to_owned()),
+            Effect::Succeeded(_) | Effect::Skipped(_) => self.hear(Word::Refused),
+        }
+    }
+
+    /// Its participant says something besides.
+    pub(crate) fn hear(&mut self, word: Word) {
+        self.said.insert(word);
+    }
+
+    /// Asks about the effect anew: these words say nothing of what is said from now on.
+    pub(crate) fn set_aside(&mut self, words: &[Word]) {
+        let known = words.iter().copied().filter(|word| self.says(*word)).collect::<Vec<Word>>();
+        if known.is_empty() {
+            return;
+        }
+        if known.iter().any(|word| matches!(word, Word::Made | Word::Refused)) {
+            self.effect = Effect::Unknown;
+        }
+        self.said.retain(|word| !known.contains(word));
+        self.before.extend(known);
+        self.execute.old = self.execute.sent;
+        self.compensate.old = self.compensate.sent;
+    }
+}
