@@ -68,7 +68,7 @@ fn plan(draft: &Draft<'_>) -> Vec<String> {
         definition.kind(*index) == Kind::Compensatable
             && draft.saga.step(&step.name).is_some_and(|state| {
                 let made_by_hand = matches!(state.effect, Effect::Skipped(_));
-                (state.execute.sent > 0 || made_by_hand) && !state.is_known_refused() && !state.is_gone()
+                (state.execute.sent > 0 || made_by_hand) && !state.is_known_refused()
             })
     });
     let mut plan: Vec<String> = undoable.map(|(_, step)| step.name.clone()).collect();

@@ -202,6 +202,8 @@ fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
 fn renew(saga: &mut Saga, step: &str, verb: Verb) {
     let refused = saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
     let fence_in_hand = saga.phase == Phase::Fencing && saga.in_hand() == Some(step);
+    // What nobody was told of is not set aside.
+    let asked_anew = saga.stuck.as_ref().is_some_and(|stuck| stuck.step == step);
     put_off(saga, step);
     let state = entry(saga, step);
     state.told = false;
@@ -212,12 +214,16 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         }
         Verb::Execute => {
             state.execute.spent = 0;
-            state.set_aside(&OF_MAKING);
+            state.set_aside(if asked_anew { &OF_MAKING } else { &[] });
             state.effect = Effect::Unknown;
         }
         Verb::Compensate => {
             state.compensate.spent = 0;
-            state.set_aside(if fence_in_hand { &Word::ALL } else { &OF_UNDOING });
+            state.set_aside(match (asked_anew, fence_in_hand) {
+                (_, true) => &Word::ALL,
+                (true, false) => &OF_UNDOING,
+                (false, false) => &[],
+            });
         }
     }
 }

@@ -45,12 +45,13 @@ pub(crate) fn succeeded(draft: &mut Draft<'_>, step: &str, output: Value) {
     passed(draft, step);
 }
 
-/// The step counts as done, by its participant's word or a person's. What is stuck on another step stays so.
+/// The step counts as done, by its participant's word or a person's. What is stuck on another step stays so, and one step at a time
+/// is asked.
 pub(crate) fn passed(draft: &mut Draft<'_>, step: &str) {
     if draft.is_pivot(step) {
         commit(draft);
     }
-    if draft.saga.stuck.is_none() {
+    if draft.saga.stuck.is_none() && draft.saga.waiting().is_none() {
         advance(draft);
     }
 }

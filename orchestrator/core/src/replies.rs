@@ -25,7 +25,7 @@ pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
     match &reply.outcome {
         Outcome::Retry { after_ms } => retry_later(draft, step, verb, attempt, *after_ms),
         Outcome::Refused { code, message } if code == message::CONTRACT_VIOLATION => {
-            not_understood(draft, step, verb, message)
+            not_understood(draft, step, verb, attempt, message)
         }
         Outcome::Refused { code, message } => hear(draft, said(Fact::Refused(code.clone())), message),
         Outcome::Succeeded { output } => hear(draft, said(Fact::Succeeded(output.clone())), ""),
@@ -42,11 +42,9 @@ fn of_no_command(draft: &Draft<'_>, reply: &Reply) -> Ignored {
     }
 }
 
-/// The participant asks for a later attempt. Only the newest one counts, and only while it is waited for.
+/// The participant asks for a later attempt.
 fn retry_later(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, after_ms: u64) -> Option<Ignored> {
-    let asked = draft.saga.steps[step].asked(verb);
-    let awaited = asked.sent == attempt && matches!(asked.waiting, Some(Waiting::Reply { .. }));
-    if !awaited {
+    if !is_awaited(draft, step, verb, attempt) {
         return Some(Ignored::Duplicate);
     }
     attempt_failed(draft, step, verb, Why::Retry, after_ms);
@@ -55,7 +53,7 @@ fn retry_later(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, afte
 
 /// The participant does not accept the command's form, which is no word about the effect: an earlier command with the same key may
 /// have made or undone it.
-fn not_understood(draft: &mut Draft<'_>, step: &str, verb: Verb, text: &str) -> Option<Ignored> {
+fn not_understood(draft: &mut Draft<'_>, step: &str, verb: Verb, attempt: u32, text: &str) -> Option<Ignored> {
     let state = &draft.saga.steps[step];
     let known = match verb {
         Verb::Execute => state.effect != Effect::Unknown,
@@ -64,20 +62,20 @@ fn not_understood(draft: &mut Draft<'_>, step: &str, verb: Verb, text: &str) -> 
     if draft.saga.is_ended() && !known {
         return Some(Ignored::LateFact);
     }
-    if known || draft.saga.in_hand().is_some() {
+    if !is_awaited(draft, step, verb, attempt) {
         return Some(Ignored::Duplicate);
     }
-    match (verb, place(draft, step)) {
-        (Verb::Execute, Place::Forward) => draft.stick(Cause::ContractViolation, step, verb, text),
-        (Verb::Compensate, Place::Fencing | Place::Undoing) if !is_refused_to_undo(draft, step) => {
-            compensation::refused(draft, step, message::CONTRACT_VIOLATION);
-        }
-        // Something else is asked now, or it is known.
-        (Verb::Execute | Verb::Compensate, Place::Forward | Place::Fencing | Place::Undoing | Place::Passed) => {
-            return Some(Ignored::Duplicate);
-        }
+    match verb {
+        Verb::Execute => draft.stick(Cause::ContractViolation, step, verb, text),
+        Verb::Compensate => compensation::refused(draft, step, message::CONTRACT_VIOLATION),
     }
     None
+}
+
+/// Whether it is the newest command that is answered, and the answer is waited for: what is no word about the effect counts only then.
+fn is_awaited(draft: &Draft<'_>, step: &str, verb: Verb, attempt: u32) -> bool {
+    let asked = draft.saga.steps[step].asked(verb);
+    asked.sent == attempt && matches!(asked.waiting, Some(Waiting::Reply { .. }))
 }
 
 /// What a participant says of its effect, in answer to an attempt.
@@ -189,18 +187,13 @@ enum Place {
 }
 
 fn place(draft: &Draft<'_>, step: &str) -> Place {
+    let undone = |name: &str| draft.saga.steps[name].is_gone() && draft.saga.in_hand() != Some(name);
     match &draft.saga.phase {
         Phase::Forward => Place::Forward,
         Phase::Fencing if draft.is_pivot(step) => Place::Fencing,
-        Phase::Undoing(plan) if plan.iter().any(|name| name == step) && !draft.saga.steps[step].is_gone() => {
-            Place::Undoing
-        }
+        Phase::Undoing(plan) if plan.iter().any(|name| name == step) && !undone(step) => Place::Undoing,
         Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => Place::Passed,
     }
-}
-
-fn is_refused_to_undo(draft: &Draft<'_>, step: &str) -> bool {
-    draft.saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::CompensationRefused && stuck.step == step)
 }
 
 fn late(draft: &mut Draft<'_>, step: &str, verb: Verb, fact: Fact) {

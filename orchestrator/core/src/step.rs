@@ -84,6 +84,9 @@ impl Word {
     }
 }
 
+/// Each says that an effect stands, or did.
+const STANDS: [Word; 3] = [Word::Made, Word::AlreadyExecuted, Word::UndoRefused];
+
 fn nothing_to_undo(output: &Value) -> bool {
     output.get(message::NOTHING_TO_UNDO).and_then(Value::as_bool).unwrap_or(false)
 }
@@ -202,9 +205,14 @@ impl StepState {
         counts || self.said.contains(&word)
     }
 
+    /// Whether its participant ever said so.
+    fn ever_said(&self, word: Word) -> bool {
+        self.says(word) || self.before.contains(&word)
+    }
+
     /// Whether it was ever said to be made.
     pub(crate) fn was_made(&self) -> bool {
-        self.says(Word::Made) || self.before.contains(&Word::Made)
+        self.ever_said(Word::Made)
     }
 
     /// Whether nothing of it stands, if its participant, or a person, is right.
@@ -212,9 +220,10 @@ impl StepState {
         self.undo_skipped || self.says(Word::Undone) || self.says(Word::NothingToUndo)
     }
 
-    /// Whether nothing stands under its key because it was refused, and never said to be anything else.
+    /// Whether nothing stands under its key because it was refused, and was never said to be made or to stand.
     pub(crate) fn is_known_refused(&self) -> bool {
-        matches!(self.effect, Effect::Refused(_)) && !self.was_made()
+        let stood = STANDS.iter().any(|word| self.ever_said(*word));
+        matches!(self.effect, Effect::Refused(_)) && !stood
     }
 
     /// Whether what was said, and maybe `also`, can't all be true, or speaks against what the saga counts on or a person said.
@@ -227,21 +236,21 @@ impl StepState {
         if says(Word::Undone) {
             return weighed.counted_on || says(Word::AlreadyExecuted);
         }
-        let stands = says(Word::AlreadyExecuted) || says(Word::UndoRefused);
-        let made_before = self.before.contains(&Word::Made) && !weighed.pivot;
-        let made = says(Word::Made) || made_before || matches!(self.effect, Effect::Skipped(_));
-        let never_made = says(Word::NothingToUndo) && (weighed.counted_on || made || stands);
-        never_made || (says(Word::Refused) && (says(Word::Made) || stands))
+        let stands = STANDS.iter().any(|word| says(*word));
+        let stood_before = !weighed.pivot && STANDS.iter().any(|word| self.before.contains(word));
+        let made_by_hand = matches!(self.effect, Effect::Skipped(_));
+        let not_there = says(Word::NothingToUndo) && (weighed.counted_on || stands || stood_before || made_by_hand);
+        not_there || (says(Word::Refused) && stands)
     }
 
     /// Whether a word that answers `attempt` of `verb` is none of news: it counts already, or it is from before the effect was
-    /// asked about anew, and was known then. A refusal to undo is an answer whenever an undo is waited for.
+    /// asked about anew, and was known then. A refusal to undo that is waited for is an answer, whatever was said.
     pub(crate) fn is_no_news(&self, verb: Verb, attempt: u32, word: Word) -> bool {
+        let asked = self.asked(verb);
         let refuses = matches!(word, Word::AlreadyExecuted | Word::UndoRefused);
-        let counts = self.says(word) && !(refuses && self.compensate.waiting.is_some());
-        let was_gone = self.before.contains(&Word::Undone) || self.before.contains(&Word::NothingToUndo);
-        let known = self.before.contains(&word) || (word == Word::Made && was_gone);
-        counts || (known && attempt <= self.asked(verb).old)
+        let answers = refuses && attempt == asked.sent && asked.waiting.is_some();
+        let known = self.before.contains(&word) || (word == Word::Made && self.before.contains(&Word::Undone));
+        (self.says(word) && !answers) || (known && attempt <= asked.old)
     }
 
     /// Its participant says that it was made, which counts whatever else is said.

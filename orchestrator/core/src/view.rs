@@ -58,7 +58,7 @@ pub enum StepStatus {
     Refused,
     /// Counts as made, by a person's word.
     Skipped,
-    /// Its undo or fence was asked, no verdict.
+    /// Its undo or fence was asked, no verdict yet, or none in all attempts.
     Compensating,
     /// Its effect is gone.
     Compensated,
@@ -88,7 +88,7 @@ impl StepStatus {
 pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>> {
     let view = |(index, step): (usize, &'a Step)| {
         let state = saga.step(&step.name);
-        let status = state.map_or(StepStatus::Pending, step_status);
+        let status = state.map_or(StepStatus::Pending, |state| step_status(state, saga.counts_on_effects()));
         StepView {
             name: &step.name,
             participant: &step.participant,
@@ -106,16 +106,18 @@ pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>
     definition.steps.iter().enumerate().map(view).collect()
 }
 
-fn step_status(state: &StepState) -> StepStatus {
+fn step_status(state: &StepState, counted_on: bool) -> StepStatus {
     let stands = state.says(Word::AlreadyExecuted) || state.says(Word::UndoRefused);
-    let undoing = state.compensate.waiting.is_some() && !stands;
+    let undoing = state.compensate.sent > 0 && !stands && !counted_on;
+    let sent = state.execute.sent > 0 || state.compensate.sent > 0;
     match &state.effect {
         _ if state.undo_skipped || state.says(Word::Undone) => StepStatus::Compensated,
         Effect::Unknown | Effect::Refused(_) if state.says(Word::NothingToUndo) => StepStatus::Fenced,
         Effect::Succeeded(_) | Effect::Skipped(_) if state.says(Word::NothingToUndo) => StepStatus::Compensated,
         Effect::Refused(_) => StepStatus::Refused,
         Effect::Unknown | Effect::Succeeded(_) if undoing => StepStatus::Compensating,
-        Effect::Unknown => StepStatus::Unknown,
+        Effect::Unknown if sent => StepStatus::Unknown,
+        Effect::Unknown => StepStatus::Pending,
         Effect::Succeeded(_) => StepStatus::Succeeded,
         Effect::Skipped(_) => StepStatus::Skipped,
     }

@@ -67,8 +67,12 @@ impl World {
                 if let Event::FenceStarted { step, .. } | Event::Renewed { step, .. } | Event::Skipped { step, .. } =
                     event
                 {
-                    let said = self.told.iter().filter(|(of, _)| of == step).map(|(_, word)| *word).collect();
-                    self.anew.insert(step.clone(), (said, sent));
+                    let said: Vec<Word> =
+                        self.told.iter().filter(|(of, _)| of == step).map(|(_, word)| *word).collect();
+                    // A question that nothing was said since the last one of is the same question.
+                    if self.anew.get(step).is_none_or(|(known, _)| known.len() < said.len()) {
+                        self.anew.insert(step.clone(), (said, sent));
+                    }
                 }
             }
         }

@@ -42,7 +42,7 @@ pub(crate) struct World {
     /// about anew.
     pub(crate) told: Vec<(String, Word)>,
     /// What had been said of a step, and how many commands had been sent, when a person or the fence asked about it anew.
-    pub(crate) anew: BTreeMap<String, (BTreeSet<Word>, usize)>,
+    pub(crate) anew: BTreeMap<String, (Vec<Word>, usize)>,
     /// Words that reached the saga before its end, by effect, copies and all.
     pub(crate) words: BTreeMap<Uuid, (String, BTreeSet<Word>)>,
     /// Effects of which a word is kept beside the saga, as it contradicts or was overruled.

@@ -1,0 +1,175 @@
+//! What is asked about anew, told as stories: what a person was told of is set aside and nothing else, and an answer from before is
+//! news only when it says what was not known.
+
+mod common;
+
+use common::{Desk, at_pivot, nothing_to_undo, outputs};
+use saga_core::state::Cause;
+use saga_core::step::Waiting;
+use saga_core::{Action, Decision, Ignored, Status};
+use saga_defs::Outcome;
+use saga_defs::Verb::{Compensate, Execute};
+use serde_json::json;
+
+#[test]
+fn what_the_fence_said_while_another_was_in_hand_speaks_against_what_comes_after_it_is_asked_again() {
+    let against = |desk: &mut Desk, refused: bool| {
+        let confirm = desk.sent[2].clone();
+        if refused {
+            desk.reply(&confirm, Outcome::refused("doctor_away", ""))
+        } else {
+            desk.answer("confirmation", Compensate, nothing_to_undo())
+        }
+    };
+    for refused in [true, false] {
+        let mut desk = at_pivot();
+        let reserve = desk.sent[0].clone();
+        desk.operate(Action::Cancel).expect("is stored");
+        let fence = desk.expect("confirmation", Compensate);
+        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+        desk.stuck(Cause::ContractViolation, "booking");
+        assert_eq!(desk.reply(&fence, Outcome::refused("already_executed", "")), None);
+        desk.operate(Action::Retry).expect("is possible");
+        assert_eq!(against(&mut desk, refused), None);
+        desk.stuck(Cause::ContractViolation, "confirmation");
+        assert!(desk.sent.iter().all(|sent| sent.verb == Execute || sent.step == "confirmation"), "nothing is undone");
+    }
+}
+
+#[test]
+fn a_fence_that_was_refused_and_is_asked_again_has_the_last_word_on_a_refusal_of_its_pivot() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("locked", ""));
+    desk.stuck(Cause::CompensationRefused, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.reply(&confirm, Outcome::refused("doctor_away", "")), None);
+    assert!(desk.sent.iter().all(|sent| sent.verb == Execute || sent.step == "confirmation"), "nothing is undone");
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn that_an_effect_was_made_is_news_although_its_fence_was_asked_anew() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    let first = desk.expect("confirmation", Compensate);
+    desk.wake();
+    desk.wake();
+    desk.reply(&first, Outcome::refused("cannot_undo", ""));
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+    assert_eq!(desk.reply(&confirm, Outcome::succeeded(outputs("confirmation"))), Some(Ignored::LateContradiction));
+}
+
+#[test]
+fn that_nothing_was_there_of_what_refused_its_undo_is_told_of() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    desk.silence("payment", Execute);
+    desk.answer("payment", Compensate, Outcome::refused("already_executed", ""));
+    desk.stuck(Cause::CompensationRefused, "payment");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("payment", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "payment");
+}
+
+#[test]
+fn a_copy_of_what_was_not_understood_is_no_answer_to_what_is_asked_again() {
+    let not_understood = Outcome::refused("contract_violation", "");
+    let mut desk = Desk::booking();
+    let reserve = desk.expect("booking", Execute);
+    desk.reply(&reserve, not_understood.clone());
+    desk.stuck(Cause::ContractViolation, "booking");
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.reply(&reserve, not_understood.clone()), Some(Ignored::Duplicate));
+    desk.succeed("booking");
+    desk.answer("payment", Execute, Outcome::refused("card_declined", ""));
+    let release = desk.expect("booking", Compensate);
+    desk.reply(&release, not_understood.clone());
+    desk.stuck(Cause::CompensationRefused, "booking");
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.reply(&release, not_understood), Some(Ignored::Duplicate));
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_copy_of_a_refusal_to_undo_is_no_answer_to_what_is_asked_again() {
+    let refused = Outcome::refused("cannot_undo", "");
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.silence("payment", Execute);
+    let refund = desk.expect("payment", Compensate);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    assert_eq!(desk.reply(&refund, refused.clone()), None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("booking");
+    let again = desk.expect("payment", Compensate);
+    assert_eq!(desk.reply(&refund, refused.clone()), Some(Ignored::Duplicate));
+    assert_eq!(desk.reply(&again, refused), None, "it is the answer to this");
+    desk.stuck(Cause::CompensationRefused, "payment");
+}
+
+#[test]
+fn an_undo_that_is_done_after_all_ends_the_trouble_about_it() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    desk.answer("payment", Execute, Outcome::refused("card_declined", ""));
+    let release = desk.expect("booking", Compensate);
+    desk.wake();
+    desk.wake();
+    desk.answer("booking", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&release, Outcome::succeeded(json!({}))), None);
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
+fn a_pivot_that_is_made_meanwhile_hurries_nobody_who_is_asked_again() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    let confirm = desk.expect("confirmation", Execute);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.expect("booking", Execute);
+    desk.wake();
+    let sent = desk.sent.len();
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.ends(Status::Running, Some(Decision::Committed));
+    assert_eq!(desk.sent.len(), sent, "its delay is not over");
+    assert!(matches!(desk.saga.waiting(), Some(("booking", Execute, Waiting::Backoff { .. }))));
+    desk.wake();
+    desk.succeed("booking");
+    desk.succeed("notify");
+    desk.ends(Status::Completed, Some(Decision::Committed));
+}
+
+#[test]
+fn a_step_is_shown_as_what_is_known_of_it_and_not_more() {
+    let mut desk = Desk::booking();
+    desk.answer("booking", Execute, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::PayloadMapping, "payment");
+    desk.operate(Action::Retry).expect("is possible");
+    desk.stuck(Cause::PayloadMapping, "payment");
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!((shown[1].status.as_str(), shown[1].holds_effect), ("pending", Some(false)), "it was never sent");
+
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    desk.answer("payment", Execute, Outcome::refused("card_declined", ""));
+    desk.silence("booking", Compensate);
+    desk.stuck(Cause::CompensationExhausted, "booking");
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!((shown[0].status.as_str(), shown[0].holds_effect), ("compensating", None), "it may be undone by now");
+}
