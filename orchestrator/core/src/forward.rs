@@ -82,7 +82,7 @@ fn turned_down(draft: &mut Draft<'_>, step: &str, code: &str, message: &str) {
             draft.stick(Cause::RefusedAfterPivot, step, Verb::Execute, &text);
         }
         (Kind::Retriable, _) | (Kind::Compensatable | Kind::WithoutEffect | Kind::Pivot, Some(_)) => {
-            let text = format!("refused with `{code}` after it was said to be made; find out by hand what stands");
+            let text = format!("refused with `{code}`, though the saga counts on it; find out by hand what stands");
             draft.stick(Cause::ContractViolation, step, Verb::Execute, &text);
         }
     }

@@ -91,7 +91,9 @@ fn hear(draft: &mut Draft<'_>, said: Said<'_>, text: &str) -> Option<Ignored> {
     let doubt = draft.is_in_doubt(said.step, Some(said.word));
     match (unheard(draft, &said), draft.saga.is_ended()) {
         (Some(ignored), _) => return Some(ignored),
-        (None, true) if doubt => return Some(Ignored::LateContradiction),
+        (None, true) if doubt || draft.saga.steps[said.step].is_denied_by(said.word) => {
+            return Some(Ignored::LateContradiction);
+        }
         (None, true) => return Some(Ignored::LateFact),
         (None, false) if doubt => contradicts(draft, said),
         (None, false) if draft.saga.in_hand().is_some_and(|step| step != said.step) => held(draft, said),
@@ -100,20 +102,21 @@ fn hear(draft: &mut Draft<'_>, said: Said<'_>, text: &str) -> Option<Ignored> {
     None
 }
 
-/// Why a word is not to be heard, if so.
+/// Why a word is not to be heard, if so. What comes after the end is kept beside the saga, be it overtaken or not.
 fn unheard(draft: &Draft<'_>, said: &Said<'_>) -> Option<Ignored> {
+    let Said { verb, attempt, word, .. } = *said;
     let state = &draft.saga.steps[said.step];
-    let overruled = match said.verb {
+    let counted_on = draft.saga.counts_on_effects();
+    let overruled = match verb {
         Verb::Execute => matches!(state.effect, Effect::Skipped(_)),
         Verb::Compensate => state.undo_skipped,
     };
-    // Once an undo was asked, `fenced` only says that the command came after it. Whether an earlier one had made the effect is the
-    // undo's answer to give: the two may overtake each other. A saga that counts on the effect takes the word as it is.
-    let fenced = said.verb == Verb::Execute && said.fact == Fact::Refused(message::FENCED.to_owned());
-    let echo = fenced && state.compensate.sent > 0 && !draft.saga.counts_on_effects();
+    let fenced = verb == Verb::Execute && said.fact == Fact::Refused(message::FENCED.to_owned());
+    let echo = fenced && state.is_echo_of_undo(attempt, counted_on);
+    let overtaken = !draft.saga.is_ended() && state.is_overtaken(verb, attempt, word, counted_on);
     if overruled {
         Some(Ignored::Overruled)
-    } else if echo || state.is_no_news(said.verb, said.attempt, said.word) {
+    } else if echo || overtaken || state.is_no_news(verb, attempt, word) {
         Some(Ignored::Duplicate)
     } else {
         None
@@ -131,10 +134,14 @@ fn contradicts(draft: &mut Draft<'_>, said: Said<'_>) {
         Fact::Refused(code) => code.as_str(),
     };
     let text = format!("`{verb}` of `{step}` now says `{told}`, against what was known; find out by hand what stands");
+    // What a retry asks again.
+    let again = match place(draft, step) {
+        Place::Fencing => Verb::Compensate,
+        Place::Forward | Place::Undoing | Place::Passed if undoing => Verb::Compensate,
+        Place::Forward | Place::Undoing | Place::Passed => Verb::Execute,
+    };
     late(draft, step, verb, said.fact);
     if draft.saga.in_hand().is_none() && !idle {
-        // What a retry asks again.
-        let again = if undoing { Verb::Compensate } else { Verb::Execute };
         draft.stick(Cause::ContractViolation, step, again, &text);
     }
 }
@@ -180,18 +187,18 @@ enum Place {
     Forward,
     /// It is the pivot whose fence was asked.
     Fencing,
-    /// It is in the plan and not undone yet.
+    /// It is in the plan and not undone yet, or a person is to find out what stands of it.
     Undoing,
     /// Its part is over.
     Passed,
 }
 
 fn place(draft: &Draft<'_>, step: &str) -> Place {
-    let undone = |name: &str| draft.saga.steps[name].is_gone() && draft.saga.in_hand() != Some(name);
+    let to_undo = |plan: &[String]| plan.iter().any(|name| name == step) && !draft.saga.steps[step].is_gone();
     match &draft.saga.phase {
         Phase::Forward => Place::Forward,
         Phase::Fencing if draft.is_pivot(step) => Place::Fencing,
-        Phase::Undoing(plan) if plan.iter().any(|name| name == step) && !undone(step) => Place::Undoing,
+        Phase::Undoing(plan) if to_undo(plan) || draft.saga.in_hand() == Some(step) => Place::Undoing,
         Phase::Fencing | Phase::Undoing(_) | Phase::Ended(_) => Place::Passed,
     }
 }

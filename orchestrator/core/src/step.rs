@@ -123,6 +123,9 @@ pub struct Asked {
     /// Attempts up to this one had left when the effect was last asked about anew.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub old: u32,
+    /// Attempts up to this one had left when an undo of the effect was last refused.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub undo_refused: u32,
     /// What is waited for; none when the verdict is known or a person is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
@@ -243,14 +246,43 @@ impl StepState {
         not_there || (says(Word::Refused) && stands)
     }
 
-    /// Whether a word that answers `attempt` of `verb` is none of news: it counts already, or it is from before the effect was
-    /// asked about anew, and was known then. A refusal to undo that is waited for is an answer, whatever was said.
+    /// Whether a word says the opposite of what was said of the effect's making, be it gone or not.
+    pub(crate) fn is_denied_by(&self, word: Word) -> bool {
+        match word {
+            Word::Made => self.says(Word::Refused),
+            Word::Refused | Word::NothingToUndo => self.says(Word::Made),
+            Word::Undone | Word::AlreadyExecuted | Word::UndoRefused => false,
+        }
+    }
+
+    /// Whether a word that answers `attempt` of `verb` is no news: it is said already, or it is from before the effect was asked
+    /// about anew, and was known then. A refusal to undo answers each undo that was sent after the last one.
     pub(crate) fn is_no_news(&self, verb: Verb, attempt: u32, word: Word) -> bool {
         let asked = self.asked(verb);
-        let refuses = matches!(word, Word::AlreadyExecuted | Word::UndoRefused);
-        let answers = refuses && attempt == asked.sent && asked.waiting.is_some();
-        let known = self.before.contains(&word) || (word == Word::Made && self.before.contains(&Word::Undone));
-        (self.says(word) && !answers) || (known && attempt <= asked.old)
+        let said = match word {
+            Word::AlreadyExecuted | Word::UndoRefused => self.says(word) && attempt <= asked.undo_refused,
+            Word::Made | Word::Refused | Word::Undone | Word::NothingToUndo => self.says(word),
+        };
+        said || (self.before.contains(&word) && attempt <= asked.old)
+    }
+
+    /// Whether what was known when the effect was asked about anew overtakes a word from before.
+    pub(crate) fn is_overtaken(&self, verb: Verb, attempt: u32, word: Word, counted_on: bool) -> bool {
+        let before = |words: &[Word]| words.iter().any(|word| self.before.contains(word));
+        let overtaken = match word {
+            Word::Made => before(&[Word::Undone]) || (counted_on && before(&[Word::NothingToUndo])),
+            Word::NothingToUndo => before(&[Word::AlreadyExecuted, Word::UndoRefused]),
+            Word::Refused | Word::Undone | Word::AlreadyExecuted | Word::UndoRefused => false,
+        };
+        overtaken && attempt <= self.asked(verb).old
+    }
+
+    /// Whether `fenced`, in answer to `attempt` of `execute`, only says that the command came after an undo. Whether an earlier one
+    /// had made the effect is the undo's answer to give: the two may overtake each other. A saga that counts on the effect takes
+    /// the word as it is, unless the command left before the undo found the effect made.
+    pub(crate) fn is_echo_of_undo(&self, attempt: u32, counted_on: bool) -> bool {
+        let found = self.says(Word::AlreadyExecuted) && attempt <= self.execute.undo_refused;
+        self.compensate.sent > 0 && (!counted_on || found)
     }
 
     /// Its participant says that it was made, which counts whatever else is said.
@@ -271,9 +303,16 @@ impl StepState {
         }
     }
 
-    /// Its participant says something besides.
+    /// Its participant says something besides. What refuses an undo was said of those that had left.
     pub(crate) fn hear(&mut self, word: Word) {
         self.said.insert(word);
+        match word {
+            Word::AlreadyExecuted | Word::UndoRefused => {
+                self.execute.undo_refused = self.execute.sent;
+                self.compensate.undo_refused = self.compensate.sent;
+            }
+            Word::Made | Word::Refused | Word::Undone | Word::NothingToUndo => {}
+        }
     }
 
     /// Asks about the effect anew: these words say nothing of what is said from now on.

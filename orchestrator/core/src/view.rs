@@ -108,14 +108,15 @@ pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>
 
 fn step_status(state: &StepState, counted_on: bool) -> StepStatus {
     let stands = state.says(Word::AlreadyExecuted) || state.says(Word::UndoRefused);
-    let undoing = state.compensate.sent > 0 && !stands && !counted_on;
+    let undoing = state.compensate.sent > 0 && !counted_on && (!stands || state.compensate.waiting.is_some());
     let sent = state.execute.sent > 0 || state.compensate.sent > 0;
     match &state.effect {
         _ if state.undo_skipped || state.says(Word::Undone) => StepStatus::Compensated,
         Effect::Unknown | Effect::Refused(_) if state.says(Word::NothingToUndo) => StepStatus::Fenced,
         Effect::Succeeded(_) | Effect::Skipped(_) if state.says(Word::NothingToUndo) => StepStatus::Compensated,
         Effect::Refused(_) => StepStatus::Refused,
-        Effect::Unknown | Effect::Succeeded(_) if undoing => StepStatus::Compensating,
+        Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_) if undoing => StepStatus::Compensating,
+        Effect::Unknown if state.says(Word::AlreadyExecuted) => StepStatus::Succeeded,
         Effect::Unknown if sent => StepStatus::Unknown,
         Effect::Unknown => StepStatus::Pending,
         Effect::Succeeded(_) => StepStatus::Succeeded,

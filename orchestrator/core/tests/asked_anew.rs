@@ -156,6 +156,91 @@ fn a_pivot_that_is_made_meanwhile_hurries_nobody_who_is_asked_again() {
 }
 
 #[test]
+fn a_copy_of_fenced_from_before_the_fence_was_too_late_is_no_refusal() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    let fenced = Outcome::refused("fenced", "");
+    // Its participant is at work on the undo, which it has to refuse in the end.
+    assert_eq!(desk.reply(&confirm, fenced.clone()), Some(Ignored::Duplicate));
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    let again = desk.expect("confirmation", Execute);
+    assert_eq!(desk.reply(&confirm, fenced.clone()), Some(Ignored::Duplicate));
+    assert_eq!(desk.reply(&again, fenced), None, "this left when the effect was known to be made");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+}
+
+#[test]
+fn a_refusal_to_undo_answers_whichever_attempt_was_sent_since_the_last_one() {
+    let mut desk = at_pivot();
+    let reserve = desk.sent[0].clone();
+    desk.operate(Action::Cancel).expect("is stored");
+    let first = desk.expect("confirmation", Compensate);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    let too_late = Outcome::refused("already_executed", "");
+    desk.reply(&first, too_late.clone());
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    let second = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.stuck(Cause::CompensationExhausted, "confirmation");
+    assert_eq!(desk.reply(&first, too_late.clone()), Some(Ignored::Duplicate), "a copy");
+    assert_eq!(desk.reply(&second, too_late), None);
+    desk.ends(Status::Running, Some(Decision::Committed));
+}
+
+#[test]
+fn an_old_tombstone_does_not_outrank_a_refusal_to_undo_that_a_person_was_told_of() {
+    let mut desk = at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    let first = desk.expect("confirmation", Compensate);
+    desk.wake();
+    desk.wake();
+    desk.answer("confirmation", Compensate, Outcome::refused("cannot_undo", ""));
+    desk.stuck(Cause::CompensationRefused, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.reply(&first, nothing_to_undo()), Some(Ignored::Duplicate));
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.ends(Status::Running, Some(Decision::Committed));
+}
+
+#[test]
+fn an_old_success_of_a_pivot_that_was_never_made_completes_nothing() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.silence("confirmation", Execute);
+    let fence = desk.expect("confirmation", Compensate);
+    desk.silence("confirmation", Compensate);
+    desk.operate(Action::Skip(json!({}))).expect("is possible");
+    let made = Outcome::succeeded(outputs("confirmation"));
+    assert_eq!(desk.reply(&confirm, made.clone()), Some(Ignored::Overruled));
+    desk.reply(&fence, nothing_to_undo());
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.reply(&confirm, made), Some(Ignored::Duplicate));
+    desk.answer("confirmation", Execute, Outcome::refused("fenced", ""));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+}
+
+#[test]
+fn a_pivot_that_is_undone_after_all_ends_the_trouble_about_it() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    let first = desk.expect("confirmation", Compensate);
+    desk.wake();
+    desk.wake();
+    desk.reply(&first, nothing_to_undo());
+    desk.expect("payment", Compensate);
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    let second = desk.sent[4].clone();
+    assert_eq!((second.step.as_str(), second.attempt), ("confirmation", 2));
+    assert_eq!(desk.reply(&second, Outcome::succeeded(json!({}))), None);
+    desk.undo("payment");
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+}
+
+#[test]
 fn a_step_is_shown_as_what_is_known_of_it_and_not_more() {
     let mut desk = Desk::booking();
     desk.answer("booking", Execute, Outcome::succeeded(json!({})));
@@ -172,4 +257,10 @@ fn a_step_is_shown_as_what_is_known_of_it_and_not_more() {
     desk.stuck(Cause::CompensationExhausted, "booking");
     let shown = saga_core::view::steps(&desk.definition, &desk.saga);
     assert_eq!((shown[0].status.as_str(), shown[0].holds_effect), ("compensating", None), "it may be undone by now");
+
+    let mut desk = at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!((shown[2].status.as_str(), shown[2].holds_effect), ("succeeded", Some(true)), "its fence said so");
 }
