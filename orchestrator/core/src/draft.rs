@@ -11,7 +11,7 @@ use crate::evolve::evolve;
 use crate::limits::RETRY_AFTER_MS_MAX;
 use crate::retry::delay_ms;
 use crate::state::{Cause, Decision, End, Saga};
-use crate::step::{Weighed, Word};
+use crate::words::{Weighed, Word};
 
 pub(crate) struct Draft<'a> {
     pub(crate) context: &'a Context<'a>,

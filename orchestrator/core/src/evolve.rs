@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use crate::event::{Event, Fact};
 use crate::limits::OPERATIONS_REMEMBERED;
 use crate::state::{Cancel, CancelOutcome, Cause, Failure, Phase, Remembered, Saga, Stuck};
-use crate::step::{Effect, StepState, Waiting, Word};
+use crate::step::{Effect, StepState, Waiting};
+use crate::words::{OF_MAKING, OF_UNDOING, Word};
 use saga_defs::Verb;
 use serde_json::Value;
 
@@ -227,11 +228,6 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         }
     }
 }
-
-/// What a person makes, or asks to be made, is no more refused, and was not undone. That it can't be undone may still be so.
-const OF_MAKING: [Word; 4] = [Word::Made, Word::Refused, Word::Undone, Word::NothingToUndo];
-
-const OF_UNDOING: [Word; 4] = [Word::Undone, Word::NothingToUndo, Word::AlreadyExecuted, Word::UndoRefused];
 
 /// A person says what counts, and so was told.
 fn skip(saga: &mut Saga, step: &str, verb: Verb, output: &Value) {

@@ -8,6 +8,8 @@
 
 pub mod limits;
 
+pub mod words;
+
 pub mod step;
 
 pub mod state;

@@ -1,6 +1,6 @@
 //! What a reply means, by what it says, where its step stands and what was said before.
 //!
-//! Must hold: a copy changes nothing; a reply to any attempt ever sent counts; `retry` is not knowledge; every word that is news is
+//! Must hold: a copy changes nothing; a reply to any attempt ever sent counts; `retry` is not knowledge; every word that is heard is
 //! kept, whether or not it moves the saga; words that can't all be so make the saga stuck and are never resolved by guessing.
 
 use saga_defs::{Kind, Outcome, Reply, Verb, message};
@@ -12,7 +12,8 @@ use crate::draft::Draft;
 use crate::event::{Event, Fact, Why};
 use crate::forward;
 use crate::state::{Cause, Phase};
-use crate::step::{Effect, Waiting, Word};
+use crate::step::{Effect, Waiting};
+use crate::words::Word;
 
 /// Decides on a reply; `Some` when nothing happened.
 pub(crate) fn reply(draft: &mut Draft<'_>, reply: &Reply) -> Option<Ignored> {
@@ -140,8 +141,13 @@ fn contradicts(draft: &mut Draft<'_>, said: Said<'_>) {
         Place::Forward | Place::Undoing | Place::Passed if undoing => Verb::Compensate,
         Place::Forward | Place::Undoing | Place::Passed => Verb::Execute,
     };
+    let to_be_told = match draft.saga.in_hand() {
+        None => !idle,
+        // Who has it in hand for another reason is told of this one.
+        Some(held) => held == step && !draft.is_in_doubt(step, None),
+    };
     late(draft, step, verb, said.fact);
-    if draft.saga.in_hand().is_none() && !idle {
+    if to_be_told {
         draft.stick(Cause::ContractViolation, step, again, &text);
     }
 }

@@ -7,7 +7,8 @@ use saga_defs::{Definition, Kind, Step, Timestamp, Verb};
 use crate::admin;
 use crate::input::Action;
 use crate::state::Saga;
-use crate::step::{Effect, StepState, Waiting, Weighed, Word};
+use crate::step::{Effect, StepState, Waiting};
+use crate::words::{Weighed, Word};
 
 /// An action and whether it is possible now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,15 +101,20 @@ pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>
                 Effect::Refused(code) => Some(code.as_str()),
                 Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_) => None,
             }),
-            holds_effect: holds_effect(status).filter(|_| !is_doubtful(saga, step)),
+            holds_effect: match definition.kind(index) {
+                Kind::WithoutEffect => Some(false),
+                Kind::Compensatable | Kind::Pivot | Kind::Retriable => {
+                    holds_effect(status).filter(|_| !is_doubtful(saga, step))
+                }
+            },
         }
     };
     definition.steps.iter().enumerate().map(view).collect()
 }
 
 fn step_status(state: &StepState, counted_on: bool) -> StepStatus {
-    let stands = state.says(Word::AlreadyExecuted) || state.says(Word::UndoRefused);
-    let undoing = state.compensate.sent > 0 && !counted_on && (!stands || state.compensate.waiting.is_some());
+    let undoing = state.compensate.sent > state.compensate.undo_refused && !counted_on;
+    let found = state.says(Word::AlreadyExecuted) && state.before.is_empty();
     let sent = state.execute.sent > 0 || state.compensate.sent > 0;
     match &state.effect {
         _ if state.undo_skipped || state.says(Word::Undone) => StepStatus::Compensated,
@@ -116,7 +122,7 @@ fn step_status(state: &StepState, counted_on: bool) -> StepStatus {
         Effect::Succeeded(_) | Effect::Skipped(_) if state.says(Word::NothingToUndo) => StepStatus::Compensated,
         Effect::Refused(_) => StepStatus::Refused,
         Effect::Unknown | Effect::Succeeded(_) | Effect::Skipped(_) if undoing => StepStatus::Compensating,
-        Effect::Unknown if state.says(Word::AlreadyExecuted) => StepStatus::Succeeded,
+        Effect::Unknown if found => StepStatus::Succeeded,
         Effect::Unknown if sent => StepStatus::Unknown,
         Effect::Unknown => StepStatus::Pending,
         Effect::Succeeded(_) => StepStatus::Succeeded,

@@ -7,8 +7,8 @@ use common::{Desk, at_pivot, nothing_to_undo, outputs};
 use saga_core::state::Cause;
 use saga_core::step::Waiting;
 use saga_core::{Action, Decision, Ignored, Status};
-use saga_defs::Outcome;
 use saga_defs::Verb::{Compensate, Execute};
+use saga_defs::{Outcome, catalog};
 use serde_json::json;
 
 #[test]
@@ -241,6 +241,69 @@ fn a_pivot_that_is_undone_after_all_ends_the_trouble_about_it() {
 }
 
 #[test]
+fn what_is_asked_of_the_undoing_makes_no_answer_about_the_making_old() {
+    let mut desk = at_pivot();
+    let (reserve, confirm) = (desk.sent[0].clone(), desk.expect("confirmation", Execute));
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.reply(&confirm, Outcome::refused("doctor_away", ""));
+    desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
+    desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    let second = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("locked", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    assert_eq!(desk.reply(&second, Outcome::succeeded(outputs("confirmation"))), None);
+    desk.answer("confirmation", Compensate, nothing_to_undo());
+    desk.stuck(Cause::ContractViolation, "confirmation");
+}
+
+#[test]
+fn that_nothing_is_there_to_undo_of_what_was_undone_long_ago_is_no_contradiction() {
+    let mut desk = Desk::booking();
+    desk.succeed("booking");
+    desk.answer("payment", Execute, Outcome::refused("card_declined", ""));
+    let first = desk.expect("booking", Compensate);
+    desk.wake();
+    desk.wake();
+    desk.undo("booking");
+    desk.ends(Status::Compensated, Some(Decision::Undone));
+    assert_eq!(desk.reply(&first, nothing_to_undo()), Some(Ignored::LateFact), "its row was given up");
+}
+
+#[test]
+fn who_has_a_step_in_hand_for_another_reason_is_told_that_it_contradicts_itself() {
+    let mut desk = at_pivot();
+    let confirm = desk.expect("confirmation", Execute);
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    desk.answer("confirmation", Execute, Outcome::refused("contract_violation", "no such field"));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    let told = |desk: &Desk| desk.saga.stuck.as_ref().expect("stuck").message.clone();
+    assert_eq!(told(&desk), "no such field");
+    assert_eq!(desk.reply(&confirm, Outcome::refused("doctor_away", "")), None);
+    assert!(told(&desk).contains("doctor_away"), "{}", told(&desk));
+    let version = desk.saga.version;
+    assert_eq!(desk.reply(&confirm, Outcome::refused("doctor_away", "")), Some(Ignored::Duplicate));
+    assert_eq!(desk.saga.version, version);
+}
+
+#[test]
+fn that_an_undo_was_refused_makes_no_echo_of_what_is_asked_after_the_decision() {
+    let mut desk = at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    let first = desk.expect("confirmation", Compensate);
+    desk.wake();
+    desk.wake();
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    let again = desk.expect("confirmation", Execute);
+    desk.reply(&first, Outcome::refused("locked", ""));
+    assert_eq!(desk.reply(&again, Outcome::refused("fenced", "")), None);
+    desk.stuck(Cause::ContractViolation, "confirmation");
+}
+
+#[test]
 fn a_step_is_shown_as_what_is_known_of_it_and_not_more() {
     let mut desk = Desk::booking();
     desk.answer("booking", Execute, Outcome::succeeded(json!({})));
@@ -263,4 +326,50 @@ fn a_step_is_shown_as_what_is_known_of_it_and_not_more() {
     desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
     let shown = saga_core::view::steps(&desk.definition, &desk.saga);
     assert_eq!((shown[2].status.as_str(), shown[2].holds_effect), ("succeeded", Some(true)), "its fence said so");
+
+    let mut definition = catalog::booking();
+    definition.steps[1].without_effect = true;
+    let mut desk = Desk::with(definition);
+    desk.succeed("booking");
+    desk.succeed("payment");
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!(
+        (shown[1].status.as_str(), shown[1].holds_effect),
+        ("succeeded", Some(false)),
+        "it leaves nothing behind"
+    );
+}
+
+#[test]
+fn an_undo_that_was_refused_and_asked_again_without_an_answer_is_shown_as_not_known() {
+    let mut desk = Desk::booking();
+    let reserve = desk.succeed("booking");
+    desk.succeed("payment");
+    desk.answer("confirmation", Execute, Outcome::refused("doctor_away", ""));
+    let refund = desk.expect("payment", Compensate);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    assert_eq!(desk.reply(&refund, Outcome::refused("locked", "")), None);
+    desk.operate(Action::Retry).expect("is possible");
+    desk.undo("booking");
+    desk.silence("payment", Compensate);
+    desk.stuck(Cause::CompensationExhausted, "payment");
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!((shown[1].status.as_str(), shown[1].holds_effect), ("compensating", None));
+}
+
+#[test]
+fn a_pivot_that_was_taken_back_after_it_was_said_to_stand_is_shown_as_not_known() {
+    let mut desk = at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    let first = desk.expect("confirmation", Compensate);
+    desk.wake();
+    desk.wake();
+    let second = desk.expect("confirmation", Compensate);
+    desk.reply(&first, Outcome::refused("already_executed", ""));
+    desk.reply(&second, Outcome::succeeded(json!({})));
+    desk.stuck(Cause::ContractViolation, "confirmation");
+    desk.operate(Action::Retry).expect("is possible");
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!((shown[2].status.as_str(), shown[2].holds_effect), ("unknown", None));
 }

@@ -54,7 +54,9 @@ impl World {
         let Some((known, sent)) = self.anew.get(step) else { return true };
         let old = self.desk.sent.iter().take(*sent).any(|command| command.command_id == reply.command_id);
         let was_gone = known.contains(&Word::Undone) || known.contains(&Word::NothingToUndo);
-        !(old && (known.contains(&word) || (word == Word::Made && was_gone)))
+        let not_made = [Word::Refused, Word::Fenced];
+        let refused = not_made.contains(&word) && known.iter().any(|word| not_made.contains(word));
+        !(old && (known.contains(&word) || refused || (word == Word::Made && was_gone)))
     }
 
     /// Finds in history where a person, or the pivot's fence, asked about a step anew.
