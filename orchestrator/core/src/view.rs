@@ -114,7 +114,8 @@ pub fn steps<'a>(definition: &'a Definition, saga: &'a Saga) -> Vec<StepView<'a>
 
 fn step_status(state: &StepState, counted_on: bool) -> StepStatus {
     let undoing = state.compensate.sent > state.compensate.undo_refused && !counted_on;
-    let found = state.says(Word::AlreadyExecuted) && state.before.is_empty();
+    let against = [Word::Refused, Word::Undone, Word::NothingToUndo];
+    let found = state.says(Word::AlreadyExecuted) && !against.iter().any(|word| state.before.contains(word));
     let sent = state.execute.sent > 0 || state.compensate.sent > 0;
     match &state.effect {
         _ if state.undo_skipped || state.says(Word::Undone) => StepStatus::Compensated,

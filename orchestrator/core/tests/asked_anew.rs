@@ -327,6 +327,18 @@ fn a_step_is_shown_as_what_is_known_of_it_and_not_more() {
     let shown = saga_core::view::steps(&desk.definition, &desk.saga);
     assert_eq!((shown[2].status.as_str(), shown[2].holds_effect), ("succeeded", Some(true)), "its fence said so");
 
+    let mut desk = at_pivot();
+    desk.operate(Action::Cancel).expect("is stored");
+    desk.answer("confirmation", Compensate, Outcome::refused("locked", ""));
+    desk.operate(Action::Retry).expect("is possible");
+    desk.answer("confirmation", Compensate, Outcome::refused("already_executed", ""));
+    let shown = saga_core::view::steps(&desk.definition, &desk.saga);
+    assert_eq!(
+        (shown[2].status.as_str(), shown[2].holds_effect),
+        ("succeeded", Some(true)),
+        "whatever was asked before"
+    );
+
     let mut definition = catalog::booking();
     definition.steps[1].without_effect = true;
     let mut desk = Desk::with(definition);
