@@ -97,7 +97,7 @@ impl<'a> Draft<'a> {
 
     /// Whether what was said of the step's effect, and maybe `also`, can't all be so.
     pub(crate) fn is_in_doubt(&self, name: &str, also: Option<Word>) -> bool {
-        let weighed = Weighed { counted_on: self.saga.counts_on_effects(), pivot: self.is_pivot(name) };
+        let weighed = Weighed::of(&self.saga, self.step(name));
         self.saga.step(name).is_some_and(|state| state.is_in_doubt(weighed, also))
     }
 

@@ -203,8 +203,14 @@ fn answer_cancel(saga: &mut Saga, outcome: CancelOutcome) {
 fn renew(saga: &mut Saga, step: &str, verb: Verb) {
     let refused = saga.stuck.as_ref().is_some_and(|stuck| stuck.cause == Cause::RefusedAfterPivot);
     let fence_in_hand = saga.phase == Phase::Fencing && saga.in_hand() == Some(step);
+    let told = saga.stuck.as_ref().is_some_and(|stuck| stuck.step == step);
     // What nobody was told of is not set aside.
-    let asked_anew = saga.stuck.as_ref().is_some_and(|stuck| stuck.step == step);
+    let aside: &[Word] = match verb {
+        _ if !told => &[],
+        Verb::Execute => &OF_MAKING,
+        Verb::Compensate if fence_in_hand => &Word::ALL,
+        Verb::Compensate => &OF_UNDOING,
+    };
     put_off(saga, step);
     let state = entry(saga, step);
     state.told = false;
@@ -215,16 +221,12 @@ fn renew(saga: &mut Saga, step: &str, verb: Verb) {
         }
         Verb::Execute => {
             state.execute.spent = 0;
-            state.set_aside(if asked_anew { &OF_MAKING } else { &[] });
+            state.set_aside(aside);
             state.effect = Effect::Unknown;
         }
         Verb::Compensate => {
             state.compensate.spent = 0;
-            state.set_aside(match (asked_anew, fence_in_hand) {
-                (_, true) => &Word::ALL,
-                (true, false) => &OF_UNDOING,
-                (false, false) => &[],
-            });
+            state.set_aside(aside);
         }
     }
 }

@@ -112,8 +112,8 @@ fn unheard(draft: &Draft<'_>, said: &Said<'_>) -> Option<Ignored> {
         Verb::Execute => matches!(state.effect, Effect::Skipped(_)),
         Verb::Compensate => state.undo_skipped,
     };
-    let fenced = verb == Verb::Execute && said.fact == Fact::Refused(message::FENCED.to_owned());
-    let echo = fenced && state.is_echo_of_undo(attempt, counted_on);
+    let fenced = matches!(&said.fact, Fact::Refused(code) if code == message::FENCED);
+    let echo = verb == Verb::Execute && fenced && state.is_echo_of_undo(attempt, counted_on);
     let overtaken = !draft.saga.is_ended() && state.is_overtaken(verb, attempt, word, counted_on);
     if overruled {
         Some(Ignored::Overruled)
@@ -136,11 +136,8 @@ fn contradicts(draft: &mut Draft<'_>, said: Said<'_>) {
     };
     let text = format!("`{verb}` of `{step}` now says `{told}`, against what was known; find out by hand what stands");
     // What a retry asks again.
-    let again = match place(draft, step) {
-        Place::Fencing => Verb::Compensate,
-        Place::Forward | Place::Undoing | Place::Passed if undoing => Verb::Compensate,
-        Place::Forward | Place::Undoing | Place::Passed => Verb::Execute,
-    };
+    let fencing = matches!(place(draft, step), Place::Fencing);
+    let again = if undoing || fencing { Verb::Compensate } else { Verb::Execute };
     let to_be_told = match draft.saga.in_hand() {
         None => !idle,
         // Who has it in hand for another reason is told of this one.

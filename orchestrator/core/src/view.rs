@@ -134,9 +134,8 @@ fn step_status(state: &StepState, counted_on: bool) -> StepStatus {
 /// Whether something was said against what is known of the effect, and nobody has settled it since.
 fn is_doubtful(saga: &Saga, step: &Step) -> bool {
     let Some(state) = saga.step(&step.name) else { return false };
-    let weighed = Weighed { counted_on: saga.counts_on_effects(), pivot: step.pivot };
     let refused = matches!(state.effect, Effect::Refused(_)) && !state.is_known_refused() && !state.is_gone();
-    refused || state.is_in_doubt(weighed, None) || saga.in_hand() == Some(&step.name)
+    refused || state.is_in_doubt(Weighed::of(saga, step), None) || saga.in_hand() == Some(&step.name)
 }
 
 fn holds_effect(status: StepStatus) -> Option<bool> {

@@ -4,11 +4,12 @@
 //! the order in which words come decides nothing; words that can't all be so are doubt, and never resolved by guessing.
 //! The rules are told in `docs/sagas.md`, "What a participant says".
 
-use saga_defs::{Verb, message};
+use saga_defs::{Step, Verb, message};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::Fact;
+use crate::state::Saga;
 use crate::step::{Effect, StepState};
 
 /// What a participant can say of an effect.
@@ -68,6 +69,13 @@ pub(crate) struct Weighed {
     pub(crate) counted_on: bool,
     /// The effect is the pivot's: once asked, its fence has the last word.
     pub(crate) pivot: bool,
+}
+
+impl Weighed {
+    /// For a step of this saga.
+    pub(crate) fn of(saga: &Saga, step: &Step) -> Self {
+        Self { counted_on: saga.counts_on_effects(), pivot: step.pivot }
+    }
 }
 
 impl StepState {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Desk, at_pivot, nothing_to_undo, outputs};
+use common::{Desk, at_pivot, fenced_with_another_in_hand, nothing_to_undo, outputs};
 use saga_core::state::Cause;
 use saga_core::step::Waiting;
 use saga_core::{Action, Decision, Ignored, Status};
@@ -22,12 +22,7 @@ fn what_the_fence_said_while_another_was_in_hand_speaks_against_what_comes_after
         }
     };
     for refused in [true, false] {
-        let mut desk = at_pivot();
-        let reserve = desk.sent[0].clone();
-        desk.operate(Action::Cancel).expect("is stored");
-        let fence = desk.expect("confirmation", Compensate);
-        desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-        desk.stuck(Cause::ContractViolation, "booking");
+        let (mut desk, _, fence) = fenced_with_another_in_hand();
         assert_eq!(desk.reply(&fence, Outcome::refused("already_executed", "")), None);
         desk.operate(Action::Retry).expect("is possible");
         assert_eq!(against(&mut desk, refused), None);
@@ -172,11 +167,7 @@ fn a_copy_of_fenced_from_before_the_fence_was_too_late_is_no_refusal() {
 
 #[test]
 fn a_refusal_to_undo_answers_whichever_attempt_was_sent_since_the_last_one() {
-    let mut desk = at_pivot();
-    let reserve = desk.sent[0].clone();
-    desk.operate(Action::Cancel).expect("is stored");
-    let first = desk.expect("confirmation", Compensate);
-    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    let (mut desk, _, first) = fenced_with_another_in_hand();
     let too_late = Outcome::refused("already_executed", "");
     desk.reply(&first, too_late.clone());
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");

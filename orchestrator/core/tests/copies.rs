@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Desk, at_pivot, nothing_to_undo, outputs};
+use common::{Desk, at_pivot, fenced_with_another_in_hand, nothing_to_undo, outputs};
 use saga_core::state::Cause;
 use saga_core::{Action, Decision, Ignored, Status};
 use saga_defs::Outcome;
@@ -117,13 +117,7 @@ fn a_success_of_an_effect_that_was_refused_and_replaced_is_kept_as_a_contradicti
 
 #[test]
 fn a_pivot_that_said_two_things_is_told_of_before_its_fence_is_asked_again() {
-    let mut desk = at_pivot();
-    let reserve = desk.sent[0].clone();
-    let confirm = desk.expect("confirmation", Execute);
-    desk.operate(Action::Cancel).expect("is stored");
-    let fence = desk.expect("confirmation", Compensate);
-    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-    desk.stuck(Cause::ContractViolation, "booking");
+    let (mut desk, confirm, fence) = fenced_with_another_in_hand();
     desk.reply(&confirm, Outcome::refused("doctor_away", ""));
     desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
     assert_eq!(desk.reply(&fence, nothing_to_undo()), None);
@@ -218,21 +212,9 @@ fn an_old_success_of_a_pivot_that_was_undone_completes_nothing() {
     assert_eq!(shown[2].holds_effect, Some(true), "a person said so");
 }
 
-/// A cancelled booking with the first step's contradiction in hand; the pivot was asked to make and to fence.
-fn another_in_hand() -> (Desk, [saga_defs::Command; 2]) {
-    let mut desk = at_pivot();
-    let reserve = desk.sent[0].clone();
-    let confirm = desk.expect("confirmation", Execute);
-    desk.operate(Action::Cancel).expect("is stored");
-    let fence = desk.expect("confirmation", Compensate);
-    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-    desk.stuck(Cause::ContractViolation, "booking");
-    (desk, [confirm, fence])
-}
-
 #[test]
 fn of_a_fence_that_said_two_things_no_copy_counts_once_it_is_asked_again() {
-    let (mut desk, [_, fence]) = another_in_hand();
+    let (mut desk, _, fence) = fenced_with_another_in_hand();
     desk.reply(&fence, nothing_to_undo());
     desk.reply(&fence, Outcome::refused("already_executed", ""));
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");
@@ -247,7 +229,7 @@ fn of_a_fence_that_said_two_things_no_copy_counts_once_it_is_asked_again() {
 
 #[test]
 fn a_copy_that_the_pivot_stands_commits_nothing_that_a_person_has_in_hand() {
-    let (mut desk, [confirm, fence]) = another_in_hand();
+    let (mut desk, confirm, fence) = fenced_with_another_in_hand();
     desk.reply(&confirm, Outcome::succeeded(outputs("confirmation")));
     desk.reply(&fence, Outcome::refused("already_executed", ""));
     desk.operate(Action::Skip(outputs("booking"))).expect("is possible");

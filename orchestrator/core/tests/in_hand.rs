@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Desk, at_pivot, nothing_to_undo, outputs};
+use common::{Desk, at_pivot, fenced_with_another_in_hand, nothing_to_undo, outputs};
 use saga_core::state::Cause;
 use saga_core::{Action, Decision, Ignored, Refusal, Status};
 use saga_defs::Verb::{Compensate, Execute};
@@ -251,17 +251,6 @@ fn a_step_without_effect_hides_no_other_contradiction() {
     desk.operate(Action::Retry).expect("is possible");
     desk.undo("booking");
     desk.stuck(Cause::ContractViolation, "confirmation");
-}
-
-/// A saga whose fence was asked, and whose first step is in hand.
-fn fenced_with_another_in_hand() -> (Desk, Command, Command) {
-    let mut desk = at_pivot();
-    let (reserve, confirm) = (desk.sent[0].clone(), desk.expect("confirmation", Execute));
-    desk.operate(Action::Cancel).expect("is stored");
-    let fence = desk.expect("confirmation", Compensate);
-    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
-    desk.stuck(Cause::ContractViolation, "booking");
-    (desk, confirm, fence)
 }
 
 #[test]

@@ -52,6 +52,17 @@ pub(crate) fn at_pivot() -> Desk {
     desk
 }
 
+/// A saga whose fence was asked, and whose first step is in hand.
+pub(crate) fn fenced_with_another_in_hand() -> (Desk, Command, Command) {
+    let mut desk = at_pivot();
+    let (reserve, confirm) = (desk.sent[0].clone(), desk.expect("confirmation", Verb::Execute));
+    desk.operate(Action::Cancel).expect("is stored");
+    let fence = desk.expect("confirmation", Verb::Compensate);
+    desk.reply(&reserve, Outcome::refused("slot_taken", ""));
+    desk.stuck(Cause::ContractViolation, "booking");
+    (desk, confirm, fence)
+}
+
 impl Desk {
     pub(crate) fn booking() -> Self {
         Self::with(catalog::booking())
