@@ -3,8 +3,9 @@
 //! Not for saying what is possible: the core does. Must hold: who repairs by hand names the version that was looked
 //! at; only a client's cancel may do without, because it means the saga whatever it is doing.
 
-use axum::extract::State;
+use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use orchestrator::{Engine, OperateRequest, Operated};
 use runtime::http::{Json, Principal, Problem};
 use saga_core::{Action, Refusal};
@@ -72,20 +73,87 @@ pub(crate) struct OperatedView {
 
 type Answered = Result<Answer<OperatedView>, Problem>;
 
+/// Who asks something of which saga, and having seen what.
+pub(crate) struct Asked {
+    engine: Engine,
+    principal: Principal,
+    saga_id: Uuid,
+    idempotency_key: String,
+    seen: IfMatch,
+}
+
+impl FromRequestParts<Engine> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Problem> {
+        let principal = Principal::from_request_parts(parts, engine).await?;
+        let SagaId(saga_id) = SagaId::from_request_parts(parts, engine).await?;
+        let IdempotencyKey(idempotency_key) = IdempotencyKey::from_request_parts(parts, engine).await?;
+        let seen = IfMatch::from_request_parts(parts, engine).await?;
+        Ok(Self { engine: engine.clone(), principal, saga_id, idempotency_key, seen })
+    }
+}
+
+impl Asked {
+    async fn operate(self, reason: String, action: Action) -> Answered {
+        let Self { engine, principal, saga_id, idempotency_key, seen } = self;
+        checked(&reason)?;
+        visible(&engine, &principal, saga_id).await?;
+        let request = OperateRequest {
+            saga_id,
+            principal: principal.name.clone(),
+            actor: actor(&principal),
+            idempotency_key,
+            expected_version: match seen {
+                IfMatch::Any => None,
+                IfMatch::Version(version) => Some(version),
+            },
+            reason,
+            action,
+        };
+        match engine.operate(request).await.map_err(problems::of_engine)? {
+            Operated::Applied { snapshot, operation_id, replayed } => {
+                let answer = Answer::saga(StatusCode::ACCEPTED, &snapshot, &principal).replayed(replayed);
+                Ok(answer.map(|saga| OperatedView { operation_id, saga }))
+            }
+            Operated::Refused { snapshot, refusal } => Err(match refusal {
+                Refusal::NotAllowed { why, .. } => {
+                    problems::not_possible(why, &SagaView::new(&snapshot, &principal).possible_actions())
+                }
+                Refusal::Stale { current } => problems::stale(current),
+                Refusal::Reused => problems::operation_key_reused(),
+            }),
+            Operated::NotFound => Err(problems::no_saga()),
+        }
+    }
+}
+
+/// The same of an admin, who must name the version that was seen.
+pub(crate) struct Repair(Asked);
+
+impl FromRequestParts<Engine> for Repair {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Problem> {
+        Admin::from_request_parts(parts, engine).await?;
+        Asked::from_request_parts(parts, engine).await.map(Self)
+    }
+}
+
+impl Repair {
+    async fn operate(self, reason: String, action: Action) -> Answered {
+        self.0.seen.version()?;
+        self.0.operate(reason, action).await
+    }
+}
+
 /// Send the stuck command again, with a new budget
 #[utoipa::path(
     post, path = "/v1/sagas/{id}/retry", operation_id = "retry_saga", tag = "operations",
     params(OperationParams), request_body = Reason, responses(RepairAnswers),
 )]
-pub(crate) async fn retry(
-    State(engine): State<Engine>,
-    Admin(principal): Admin,
-    SagaId(id): SagaId,
-    key: IdempotencyKey,
-    seen: IfMatch,
-    Json(body): Json<Reason>,
-) -> Answered {
-    repair(&engine, &principal, id, key, seen, body.reason, Action::Retry).await
+pub(crate) async fn retry(repair: Repair, Json(body): Json<Reason>) -> Answered {
+    repair.operate(body.reason, Action::Retry).await
 }
 
 /// Count the stuck command as succeeded
@@ -95,16 +163,9 @@ pub(crate) async fn retry(
     post, path = "/v1/sagas/{id}/skip", operation_id = "skip_step", tag = "operations",
     params(OperationParams), request_body = Skip, responses(RepairAnswers),
 )]
-pub(crate) async fn skip(
-    State(engine): State<Engine>,
-    Admin(principal): Admin,
-    SagaId(id): SagaId,
-    key: IdempotencyKey,
-    seen: IfMatch,
-    Json(body): Json<Skip>,
-) -> Answered {
+pub(crate) async fn skip(repair: Repair, Json(body): Json<Skip>) -> Answered {
     let action = Action::Skip(Value::Object(body.output));
-    repair(&engine, &principal, id, key, seen, body.reason, action).await
+    repair.operate(body.reason, action).await
 }
 
 /// Undo a saga that is not decided, although it could go on
@@ -112,15 +173,8 @@ pub(crate) async fn skip(
     post, path = "/v1/sagas/{id}/compensate", operation_id = "compensate_saga", tag = "operations",
     params(OperationParams), request_body = Reason, responses(RepairAnswers),
 )]
-pub(crate) async fn compensate(
-    State(engine): State<Engine>,
-    Admin(principal): Admin,
-    SagaId(id): SagaId,
-    key: IdempotencyKey,
-    seen: IfMatch,
-    Json(body): Json<Reason>,
-) -> Answered {
-    repair(&engine, &principal, id, key, seen, body.reason, Action::Compensate).await
+pub(crate) async fn compensate(repair: Repair, Json(body): Json<Reason>) -> Answered {
+    repair.operate(body.reason, Action::Compensate).await
 }
 
 /// Close a stuck saga; what it holds stays as it is
@@ -128,15 +182,8 @@ pub(crate) async fn compensate(
     post, path = "/v1/sagas/{id}/close", operation_id = "close_saga", tag = "operations",
     params(OperationParams), request_body = Reason, responses(RepairAnswers),
 )]
-pub(crate) async fn close(
-    State(engine): State<Engine>,
-    Admin(principal): Admin,
-    SagaId(id): SagaId,
-    key: IdempotencyKey,
-    seen: IfMatch,
-    Json(body): Json<Reason>,
-) -> Answered {
-    repair(&engine, &principal, id, key, seen, body.reason, Action::Close).await
+pub(crate) async fn close(repair: Repair, Json(body): Json<Reason>) -> Answered {
+    repair.operate(body.reason, Action::Close).await
 }
 
 /// Undo a saga that is not decided
@@ -147,66 +194,6 @@ pub(crate) async fn close(
     post, path = "/v1/sagas/{id}/cancel", operation_id = "cancel_saga", tag = "operations",
     params(OperationParams), request_body = Reason, responses(CancelAnswers),
 )]
-pub(crate) async fn cancel(
-    State(engine): State<Engine>,
-    principal: Principal,
-    SagaId(id): SagaId,
-    key: IdempotencyKey,
-    seen: IfMatch,
-    Json(body): Json<Reason>,
-) -> Answered {
-    operate(&engine, &principal, id, key, seen, body.reason, Action::Cancel).await
-}
-
-/// An operation that must name the version its asker saw.
-async fn repair(
-    engine: &Engine,
-    principal: &Principal,
-    id: Uuid,
-    key: IdempotencyKey,
-    seen: IfMatch,
-    reason: String,
-    action: Action,
-) -> Answered {
-    let seen = IfMatch::Version(seen.version()?);
-    operate(engine, principal, id, key, seen, reason, action).await
-}
-
-async fn operate(
-    engine: &Engine,
-    principal: &Principal,
-    saga_id: Uuid,
-    IdempotencyKey(idempotency_key): IdempotencyKey,
-    seen: IfMatch,
-    reason: String,
-    action: Action,
-) -> Answered {
-    checked(&reason)?;
-    visible(engine, principal, saga_id).await?;
-    let request = OperateRequest {
-        saga_id,
-        principal: principal.name.clone(),
-        actor: actor(principal),
-        idempotency_key,
-        expected_version: match seen {
-            IfMatch::Any => None,
-            IfMatch::Version(version) => Some(version),
-        },
-        reason,
-        action,
-    };
-    match engine.operate(request).await.map_err(problems::of_engine)? {
-        Operated::Applied { snapshot, operation_id, replayed } => {
-            let answer = Answer::saga(StatusCode::ACCEPTED, &snapshot, principal).replayed(replayed);
-            Ok(answer.map(|saga| OperatedView { operation_id, saga }))
-        }
-        Operated::Refused { snapshot, refusal } => Err(match refusal {
-            Refusal::NotAllowed { why, .. } => {
-                problems::not_possible(why, &SagaView::new(&snapshot, principal).possible_actions())
-            }
-            Refusal::Stale { current } => problems::stale(current),
-            Refusal::Reused => problems::operation_key_reused(),
-        }),
-        Operated::NotFound => Err(problems::no_saga()),
-    }
+pub(crate) async fn cancel(asked: Asked, Json(body): Json<Reason>) -> Answered {
+    asked.operate(body.reason, Action::Cancel).await
 }
