@@ -293,7 +293,7 @@ mod tests {
             Db::open_postgres(&PostgresOptions::new(schemas.url(), schemas.name(name))).await.unwrap()
         };
         let engine = open("engine").await;
-        migrations::up::<migrations::Engine>(engine.writer()).await.unwrap();
+        migrations::up::<migrations::Engine>(engine.unlimited()).await.unwrap();
         bare_sql::create_for_engine(&engine).await.unwrap();
         let (queues, tasks) = (transport::topology::queues(STEPS), Tasks::new());
         let transport = InProcess::new(&in_process::Options { queues, capacity: 64, faults: None });

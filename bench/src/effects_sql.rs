@@ -31,7 +31,7 @@ mod tests {
         job::create_effects(db.writer()).await.unwrap();
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         for (sagas, undone, doubled) in [(vec![one, other], false, 0), (vec![one], true, 0), (vec![other], false, 1)] {
-            let tx = db.writer().begin().await.unwrap();
+            let tx = db.unlimited().begin().await.unwrap();
             insert(&tx, &sagas, "reserve", undone).await.unwrap();
             tx.commit().await.unwrap();
             assert_eq!(job::doubled(db.reader()).await.unwrap(), doubled);

@@ -9,7 +9,7 @@ use participant_kit::Transactional;
 use saga_defs::catalog::{Catalog, Loaded};
 use saga_defs::{Command, Definition, Outcome, Timestamp};
 use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait, Query, Table};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -121,7 +121,7 @@ pub(crate) fn catalog() -> anyhow::Result<Catalog> {
 pub(crate) struct Worker(pub(crate) &'static str);
 
 /// Creates the table of effects where it is missing.
-pub(crate) async fn create_effects(db: &DatabaseConnection) -> Result<(), DbErr> {
+pub(crate) async fn create_effects(db: &impl ConnectionTrait) -> Result<(), DbErr> {
     let table = Table::create()
         .table("effects")
         .if_not_exists()
@@ -133,7 +133,7 @@ pub(crate) async fn create_effects(db: &DatabaseConnection) -> Result<(), DbErr>
 }
 
 /// Effects that were made more than once: of any saga and step, and of either kind.
-pub(crate) async fn doubled(db: &DatabaseConnection) -> Result<u64, DbErr> {
+pub(crate) async fn doubled(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     let again = Query::select()
         .expr(Expr::val(1))
         .from("effects")

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: KillArgs) -> anyhow::Result<()> {
     let (url, amqp) = (services.postgres_url(), vhost.url());
     let effects = world::effects(url).await?;
     let engine = world::opened(url, "engine").await?;
-    migrations::up::<migrations::Engine>(engine.writer()).await?;
+    migrations::up::<migrations::Engine>(engine.unlimited()).await?;
     let _participants = world::serving(Side::Engine, url, amqp, true).await?;
     // Each has as many clients as sagas are wanted: about half of them all wait for their start at any instant.
     let clients = args.in_flight.max(1).to_string();

@@ -237,7 +237,7 @@ impl Hand {
     async fn new(db: &Db, tables: &'static [Table], originals: &[(Uuid, Timestamp)]) -> anyhow::Result<Self> {
         let session = match db.backend() {
             DbBackend::Postgres => {
-                let options = db.writer().get_postgres_connection_pool().connect_options();
+                let options = db.unlimited().get_postgres_connection_pool().connect_options();
                 let options = (*options).clone().options([("statement_timeout", "0")]);
                 Some(PgConnection::connect_with(&options).await?)
             }

@@ -137,7 +137,7 @@ impl World {
         let serving = serving(Side::Bare, &url, &amqp, batch).await?;
         let tasks = Tasks::new();
         let engine = Db::open_postgres(&PostgresOptions::new(&url, "engine")).await?;
-        migrations::up::<migrations::Engine>(engine.writer()).await?;
+        migrations::up::<migrations::Engine>(engine.unlimited()).await?;
         bare_sql::create_for_engine(&engine).await?;
         let broker = RabbitMq::start(broker(&amqp, &STEPS, "bench"), &tasks)?;
         until_connected(&broker).await?;
@@ -245,7 +245,7 @@ pub(crate) async fn in_process(owners: &Owners, tasks: &Tasks, setup: Setup) -> 
         prepare(db).await?;
         serve(step, db.clone(), &transport, tasks, setup);
     }
-    migrations::up::<migrations::Engine>(owners.engine.writer()).await?;
+    migrations::up::<migrations::Engine>(owners.engine.unlimited()).await?;
     engine(owners.engine.clone(), &transport, tasks, true, setup).await
 }
 
@@ -277,7 +277,7 @@ pub(crate) async fn effects(url: &str) -> anyhow::Result<Vec<Db>> {
 /// An engine on services, one of several or the only one.
 pub(crate) async fn orchestrator(url: &str, amqp: &str, tasks: &Tasks, setup: Setup) -> anyhow::Result<Engine> {
     let db = Db::open_postgres(&PostgresOptions::new(url, "engine")).await?;
-    migrations::up::<migrations::Engine>(db.writer()).await?;
+    migrations::up::<migrations::Engine>(db.unlimited()).await?;
     let broker = RabbitMq::start(broker(amqp, &STEPS, "bench"), tasks)?;
     until_connected(&broker).await?;
     engine(db, &broker, tasks, false, setup).await
@@ -286,7 +286,7 @@ pub(crate) async fn orchestrator(url: &str, amqp: &str, tasks: &Tasks, setup: Se
 /// Makes a participant's tables.
 pub(crate) async fn prepare(db: &Db) -> anyhow::Result<()> {
     // Any ladder of an owner has the inbox.
-    migrations::up::<migrations::Notify>(db.writer()).await?;
+    migrations::up::<migrations::Notify>(db.unlimited()).await?;
     job::create_effects(db.writer()).await?;
     Ok(())
 }

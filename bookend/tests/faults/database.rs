@@ -54,6 +54,32 @@ async fn database_restart() {
     adds_up(&world.cluster, &world.simulators).await;
 }
 
+/// A network that swallows everything and says nothing: no connection breaks.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn database_silent() {
+    let services = Services::private().await;
+    let proxy = Proxy::before(services.postgres_url()).await.expect("a port");
+    let behind = proxy.url(services.postgres_url());
+    let env = [("BOOKEND_DATABASE__URL", behind.as_str()), ("BOOKEND_DATABASE__STATEMENT_TIMEOUT_MS", "500")];
+    let mut world = Disturbed::on(services, 500, &env).await;
+    let mut load = world.load("silent", Duration::from_millis(200));
+    load.until_accepted(40).await;
+    let mut before = 0;
+    for _ in 0..3 {
+        before = load.accepted().len();
+        proxy.swallow();
+        load.until_accepted(before + 40).await;
+    }
+    load.stop().await;
+    let accepted = load.accepted();
+    until_decided(&world.cluster.api, &accepted, DECIDED_WITHIN).await;
+    let all = load.ask_again(&world.cluster.api, &UNKNOWN).await;
+    until_decided(&world.cluster.api, &all, LIMIT).await;
+    println!("{} accepted, {before} of them before the last silence", accepted.len());
+    adds_up(&world.cluster, &world.simulators).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
 async fn commit_answer_lost() {

@@ -20,7 +20,7 @@ impl Clinic {
     async fn open() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let db = db::Db::open_sqlite(&dir.path().join("clinic.sqlite")).await.expect("a database");
-        migrations::up::<migrations::Clinic>(db.writer()).await.expect("tables");
+        migrations::up::<migrations::Clinic>(db.unlimited()).await.expect("tables");
         clinic::seed::seed(&db, 4, db.now()).await.expect("slots");
         Self { booking: Arc::new(TransactionalHandler::new(db.clone(), Booking)), db, _dir: dir }
     }

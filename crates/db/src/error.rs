@@ -43,6 +43,19 @@ impl Error {
         }
     }
 
+    /// Whether what was asked waited too long for others' locks, or took too long by itself. Asking for less at a time holds up
+    /// less; asking again at once only waits again.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        match self {
+            Self::Transient(error) => match driver(error) {
+                Some(Driver::Database(said)) => said.code().is_some_and(|code| is_blocked_code(&code)),
+                _ => false,
+            },
+            Self::Bug(_) | Self::UnknownCommit(_) | Self::Unknown | Self::SchemaName(_) => false,
+        }
+    }
+
     /// The error of reading what came back.
     #[must_use]
     pub fn from_driver(error: Driver) -> Self {
@@ -107,12 +120,18 @@ fn is_transient_code(code: &str) -> bool {
     // A connection was lost; a transaction must be repeated; resources are short; an operator or a limit stepped in;
     // the system failed.
     let classes = ["08", "40", "53", "57", "58"];
-    // A lock was not to be had; the server became a standby.
-    let codes = ["55P03", "25006"];
-    // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL, plain and extended: the low byte is the primary code.
-    let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 13));
+    // A lock was not to be had; the server became a standby; it ended a transaction that was idle, or took too long.
+    let codes = ["55P03", "25006", "25P03", "25P04"];
+    // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_PROTOCOL, plain and extended: the low byte is
+    // the primary code.
+    let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14 | 15));
     let postgres = code.len() == 5 && (classes.iter().any(|class| code.starts_with(class)) || codes.contains(&code));
     if code.len() == 5 { postgres } else { sqlite }
+}
+
+/// A lock was not to be had in time; a statement was cancelled, be it by its limit.
+fn is_blocked_code(code: &str) -> bool {
+    matches!(code, "55P03" | "57014")
 }
 
 /// Whether the server itself said that it did not commit, or was never asked to.
@@ -142,7 +161,9 @@ mod tests {
 
     #[test]
     fn codes_fall_into_families() {
-        for transient in ["5", "6", "13", "517", "262", "40001", "40P01", "57P01", "57014", "53300", "08006", "55P03"] {
+        let sqlite = ["5", "6", "13", "517", "262", "10", "266", "14", "15"];
+        let postgres = ["40001", "40P01", "57P01", "57014", "53300", "08006", "55P03", "25P03", "25P04"];
+        for transient in sqlite.into_iter().chain(postgres) {
             assert!(is_transient_code(transient), "{transient}");
         }
         for bug in ["1", "19", "2067", "1555", "23505", "42P01", "22P02", "21000"] {

@@ -6,6 +6,8 @@
 
 mod error;
 
+mod patience;
+
 mod sqlite;
 
 mod postgres;
@@ -17,8 +19,11 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::Error;
+pub use patience::Limited;
+use patience::Patience;
 pub use postgres::PostgresOptions;
 use runtime::{Clock, SystemClock};
 use saga_defs::Timestamp;
@@ -32,14 +37,16 @@ use sea_orm::{
 
 /// How often a transaction that met a busy database is tried.
 const ATTEMPTS_MAX: u32 = 5;
+/// Longest wait for connections to close.
+const CLOSE: Duration = Duration::from_secs(5);
 /// Connections that only read.
 const READERS: u32 = 4;
 
 /// One owner's database: a writer, readers, and the database's clock. On PostgreSQL all sessions are alike.
 #[derive(Clone)]
 pub struct Db {
-    writer: DatabaseConnection,
-    reader: DatabaseConnection,
+    writer: Limited,
+    reader: Limited,
     clock: Arc<dyn Clock>,
 }
 
@@ -61,8 +68,9 @@ impl Db {
     /// # Errors
     /// When the file can't be opened.
     pub async fn open_sqlite(path: &Path) -> Result<Self, Error> {
-        let writer = sqlite::connect(path, 1).await?;
-        let reader = sqlite::connect(path, READERS).await?;
+        let open = |connection| Limited { connection, patience: Patience::default() };
+        let writer = open(sqlite::connect(path, 1).await?);
+        let reader = open(sqlite::connect(path, READERS).await?);
         Ok(Self { writer, reader, clock: Arc::new(SystemClock) })
     }
 
@@ -71,7 +79,8 @@ impl Db {
     /// # Errors
     /// When the server can't be reached or is a standby.
     pub async fn open_postgres(options: &PostgresOptions) -> Result<Self, Error> {
-        let pool = postgres::connect(options).await?;
+        let patience = Patience::with(options.statement_timeout);
+        let pool = Limited { connection: postgres::connect(options).await?, patience };
         let clock = postgres::ServerClock::start(pool.clone()).await?;
         Ok(Self { writer: pool.clone(), reader: pool, clock })
     }
@@ -92,23 +101,29 @@ impl Db {
     /// itself, for tests.
     #[must_use]
     pub fn telling(mut self, told: impl Fn(&str) + Clone + Send + Sync + 'static) -> Self {
-        for connection in [&mut self.writer, &mut self.reader] {
+        for limited in [&mut self.writer, &mut self.reader] {
             let told = told.clone();
-            connection.set_metric_callback(move |info| told(&info.statement.sql));
+            limited.connection.set_metric_callback(move |info| told(&info.statement.sql));
         }
         self
     }
 
     /// The connection for reading. Statements that write must go through [`Db::transaction`] or [`Db::writer`].
     #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
+    pub fn reader(&self) -> &Limited {
         &self.reader
     }
 
     /// The connection for single writing statements.
     #[must_use]
-    pub fn writer(&self) -> &DatabaseConnection {
+    pub fn writer(&self) -> &Limited {
         &self.writer
+    }
+
+    /// The same without limits of this process: for migrations, which may take their time, and for tests.
+    #[must_use]
+    pub fn unlimited(&self) -> &DatabaseConnection {
+        &self.writer.connection
     }
 
     /// The database's clock.
@@ -132,7 +147,8 @@ impl Db {
         let task = tokio::spawn(async move {
             let mut attempt = 1;
             loop {
-                let result = run(&writer, &work).await;
+                let tried = writer.patience.transaction(run(&writer.connection, &work)).await;
+                let result = tried.unwrap_or_else(|| Err(Error::UnknownCommit(patience::no_answer())));
                 if !is_worth_another(&result, attempt) {
                     return result;
                 }
@@ -152,8 +168,10 @@ impl Db {
     /// On SQLite.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
     pub async fn postgres_statement(&self, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
-        let pool = self.writer.get_postgres_connection_pool().clone();
-        let task = tokio::spawn(async move { postgres::run(&pool, text, arguments).await });
+        let Limited { connection, patience } = self.writer.clone();
+        let task = tokio::spawn(async move {
+            postgres::run(connection.get_postgres_connection_pool(), patience, text, arguments).await
+        });
         task.await.map_err(|_| Error::Unknown)?
     }
 
@@ -169,7 +187,7 @@ impl Db {
     /// On PostgreSQL.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
     pub async fn sqlite_script(&self, text: &'static str, parameters: Vec<String>) -> Result<SqliteRow, Error> {
-        let pool = self.writer.get_sqlite_connection_pool().clone();
+        let pool = self.writer.connection.get_sqlite_connection_pool().clone();
         let arguments = sqlite::bound(parameters)?;
         let task = tokio::spawn(async move {
             let mut attempt = 1;
@@ -206,20 +224,21 @@ impl Db {
         .await
     }
 
-    /// Closes all connections.
+    /// Closes all connections. Waits no longer than some seconds for a server that says nothing.
     pub async fn close(&self) {
-        // An error on closing leaves nothing to do: WAL recovery runs at the next opening.
-        let _ = self.reader.clone().close().await;
-        let _ = self.writer.clone().close().await;
+        for Limited { connection, .. } in [self.reader.clone(), self.writer.clone()] {
+            // An error on closing leaves nothing to do: WAL recovery runs at the next opening.
+            let _ = tokio::time::timeout(CLOSE, connection.close()).await;
+        }
     }
 }
 
 /// Whether what was tried so often met a busy database, and is to be tried again.
 fn is_worth_another<T>(result: &Result<T, Error>, attempt: u32) -> bool {
     match result {
-        // Whoever got no session has waited for one already.
+        // Whoever got no session, or no lock, has waited for it already.
         Err(Error::Transient(DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => false,
-        Err(Error::Transient(_)) => attempt < ATTEMPTS_MAX,
+        Err(error @ Error::Transient(_)) => !error.is_blocked() && attempt < ATTEMPTS_MAX,
         Ok(_) | Err(Error::Bug(_) | Error::UnknownCommit(_) | Error::Unknown | Error::SchemaName(_)) => false,
     }
 }

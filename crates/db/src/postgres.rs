@@ -10,9 +10,10 @@ use runtime::Clock;
 use saga_defs::Timestamp;
 use sea_orm::sqlx::postgres::PgRow;
 use sea_orm::sqlx::{Error as Driver, Executor, PgPool, Row, query_with};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr};
 use tokio::time::Instant;
 
+use crate::patience::{Limited, Patience, no_answer, still_there};
 use crate::{Bound, Error};
 
 /// Asked of every new session: one that was made while writing was forbidden would stay as it is.
@@ -20,6 +21,10 @@ const TAKES_WRITES: &str =
     "select not (pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean)";
 /// How often the server's time is read.
 const TIME_EVERY: Duration = Duration::from_secs(5);
+/// An answer about the time that took longer is not gone by,
+const TRAVEL_MAX: Duration = Duration::from_millis(250);
+/// unless the last one is older than this.
+const TIME_MAX: Duration = Duration::from_secs(60);
 /// A session that was idle for longer is tested before it is used.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 
@@ -108,6 +113,7 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
         .record_stmt_in_spans(false)
         .map_sqlx_postgres_opts(move |options| options.application_name(&application).options(session.clone()))
         .map_sqlx_postgres_pool_opts(|options| {
+            let options = options.after_release(|session, _| Box::pin(still_there(session)));
             options.after_connect(|session, _| {
                 Box::pin(async move {
                     let row = session.fetch_one(TAKES_WRITES).await?;
@@ -123,14 +129,24 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
 }
 
 /// Runs a statement that commits itself.
-pub(crate) async fn run(pool: &PgPool, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
+pub(crate) async fn run(
+    pool: &PgPool,
+    patience: Patience,
+    text: &'static str,
+    arguments: Bound,
+) -> Result<Vec<PgRow>, Error> {
     let arguments = arguments.map_err(|error| Error::from_driver(Driver::Encode(error)))?;
     // Nothing was sent before there is a session.
     let mut session =
         pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))))?;
     // All rows are read, which includes the server's word that the commit is done.
-    let rows = query_with(text, arguments).fetch_all(&mut *session).await;
-    rows.map_err(|error| Error::of_commit(DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))))
+    match patience.statement(query_with(text, arguments).fetch_all(&mut *session)).await {
+        Some(rows) => rows.map_err(|error| Error::of_commit(DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))),
+        None => {
+            session.close_on_drop();
+            Err(Error::UnknownCommit(no_answer()))
+        }
+    }
 }
 
 /// The server's time: what it said last, and the time that has passed here since.
@@ -141,10 +157,18 @@ pub(crate) struct ServerClock {
 
 impl ServerClock {
     /// Reads the server's time now, and again every now and then for as long as somebody holds the clock.
-    pub(crate) async fn start(connection: DatabaseConnection) -> Result<Arc<Self>, Error> {
-        let clock = Arc::new(Self { read: Mutex::new(read(&connection).await?) });
+    pub(crate) async fn start(connection: Limited) -> Result<Arc<Self>, Error> {
+        let clock = Arc::new(Self { read: Mutex::new(read(&connection).await?.at()) });
         keep(Arc::downgrade(&clock), connection);
         Ok(clock)
+    }
+
+    /// Half of a long way is a poor guess; what was read before, and the time since, is a better one for a while.
+    fn hear(&self, answer: &Answer) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if answer.took <= TRAVEL_MAX || read.1.elapsed() > TIME_MAX {
+            *read = answer.at();
+        }
     }
 }
 
@@ -156,26 +180,62 @@ impl Clock for ServerClock {
 }
 
 #[allow(clippy::disallowed_methods, reason = "ends with the clock, which no task of a caller outlives")]
-fn keep(clock: Weak<ServerClock>, connection: DatabaseConnection) {
+fn keep(clock: Weak<ServerClock>, connection: Limited) {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(TIME_EVERY).await;
             let Some(clock) = clock.upgrade() else { return };
             match read(&connection).await {
-                Ok(now) => *clock.read.lock().unwrap_or_else(PoisonError::into_inner) = now,
+                Ok(answer) => clock.hear(&answer),
                 Err(error) => tracing::debug!(error = %error, "the server's time could not be read"),
             }
         }
     });
 }
 
-async fn read(connection: &DatabaseConnection) -> Result<(Timestamp, Instant), Error> {
+/// What the server says of the time.
+struct Answer {
+    said: Timestamp,
+    asked: Instant,
+    took: Duration,
+}
+
+impl Answer {
+    /// It was read about half-way between question and answer.
+    fn at(&self) -> (Timestamp, Instant) {
+        (self.said, self.asked + self.took / 2)
+    }
+}
+
+async fn read(Limited { connection, patience }: &Limited) -> Result<Answer, Error> {
+    let driver = |error| Error::from(DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))));
+    // The wait for a session is none of the way to the server.
+    let mut session = connection.get_postgres_connection_pool().acquire().await.map_err(driver)?;
     let text = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
     let asked = Instant::now();
-    let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, text)).await?;
-    let answered = Instant::now();
-    let row = row.ok_or_else(|| DbErr::RecordNotFound("the server's time".to_owned()))?;
-    let said: i64 = row.try_get_by_index(0)?;
-    // It was read about half-way between question and answer.
-    Ok((Timestamp(said), asked + (answered - asked) / 2))
+    let Some(row) = patience.statement(session.fetch_one(text)).await else {
+        session.close_on_drop();
+        return Err(Error::Transient(no_answer()));
+    };
+    let took = asked.elapsed();
+    let said = row.and_then(|row| row.try_get(0)).map_err(driver)?;
+    Ok(Answer { said: Timestamp(said), asked, took })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_is_not_guessed_from_a_slow_answer_unless_there_is_no_better() {
+        let clock = ServerClock { read: Mutex::new((Timestamp(1_000_000), Instant::now())) };
+        let answer = |said, took| Answer { said: Timestamp(said), asked: Instant::now() - took, took };
+        clock.hear(&answer(2_000_000, TRAVEL_MAX));
+        assert_eq!(clock.now(), Timestamp(2_125_000), "half of the way is over");
+        clock.hear(&answer(9_000_000, TRAVEL_MAX * 2));
+        assert_eq!(clock.now(), Timestamp(2_125_000));
+        tokio::time::advance(TIME_MAX * 2).await;
+        clock.hear(&answer(9_000_000, TRAVEL_MAX * 2));
+        assert_eq!(clock.now(), Timestamp(9_250_000));
+    }
 }

@@ -78,6 +78,7 @@ pub struct Proxy {
     active: Arc<Mutex<Active>>,
     frozen: watch::Sender<bool>,
     cuts: watch::Sender<u64>,
+    losses: watch::Sender<u64>,
     task: AbortHandle,
 }
 
@@ -95,12 +96,13 @@ impl Proxy {
     #[allow(clippy::disallowed_methods, reason = "ends with the proxy")]
     pub async fn start(target: impl Into<String>) -> io::Result<Self> {
         let (listener, address) = crate::free_port().await?;
-        let active = Arc::new(Mutex::new(Active::default()));
         let (frozen, is_frozen) = watch::channel(false);
         let (cuts, is_cut) = watch::channel(0);
-        let line = Line { target: target.into(), active: Arc::clone(&active), frozen: is_frozen, cut: is_cut };
+        let (losses, is_lost) = watch::channel(0);
+        let (target, active) = (target.into(), Arc::<Mutex<Active>>::default());
+        let line = Line { target, active: Arc::clone(&active), frozen: is_frozen, cut: is_cut, lost: is_lost };
         let task = tokio::spawn(accept(listener, line)).abort_handle();
-        Ok(Self { address, active, frozen, cuts, task })
+        Ok(Self { address, active, frozen, cuts, losses, task })
     }
 
     /// Before the server of an address like `postgres://user@host:port/database`.
@@ -147,6 +149,11 @@ impl Proxy {
         self.frozen.send_replace(false);
     }
 
+    /// Swallows every further byte of the connections that there are, which stay open. New ones are served.
+    pub fn swallow(&self) {
+        self.losses.send_modify(|losses| *losses += 1);
+    }
+
     /// Cuts every connection that there is.
     pub fn cut_all(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
@@ -172,11 +179,15 @@ struct Line {
     active: Arc<Mutex<Active>>,
     frozen: watch::Receiver<bool>,
     cut: watch::Receiver<u64>,
+    lost: watch::Receiver<u64>,
 }
 
 impl Line {
-    /// Waits while the proxy is frozen. Fails when there is no proxy any more.
+    /// Waits while the proxy is frozen, and for ever once the connection is lost. Fails when there is no proxy any more.
     async fn thaw(&mut self) -> io::Result<()> {
+        if self.lost.has_changed().unwrap_or(true) {
+            std::future::pending::<()>().await;
+        }
         let thawed = self.frozen.wait_for(|frozen| !*frozen).await;
         thawed.map(|_| ()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
@@ -187,6 +198,7 @@ async fn accept(listener: TcpListener, line: Line) {
     while let Ok((client, _)) = listener.accept().await {
         let mut line = line.clone();
         line.cut.mark_unchanged();
+        line.lost.mark_unchanged();
         connections.spawn(async move {
             let mut cut = line.cut.clone();
             // However a connection ends, both its sides are closed.

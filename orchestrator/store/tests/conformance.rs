@@ -26,7 +26,7 @@ async fn put_to_every_case(name: &str, store: impl Fn(Db) -> SqlStore) {
         let path = dir.path().join(format!("{}.db", count.fetch_add(1, Ordering::SeqCst)));
         let clock = Arc::new(ManualClock::default());
         let db = Db::open_sqlite(&path).await.unwrap().with_clock(clock.clone());
-        migrations::Engine::up(db.writer(), None).await.unwrap();
+        migrations::Engine::up(db.unlimited(), None).await.unwrap();
         Fixture { store: Arc::new(store(db)), clock }
     })
     .await;

@@ -33,7 +33,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(NOW));
         let db = Db::open_sqlite(&dir.path().join("engine.db")).await.unwrap().with_clock(clock.clone());
-        migrations::Engine::up(db.writer(), None).await.unwrap();
+        migrations::Engine::up(db.unlimited(), None).await.unwrap();
         Self { _dir: dir, store: SqlStore::new(db.clone()), db, clock, definition: catalog::booking() }
     }
 

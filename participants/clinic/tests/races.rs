@@ -67,7 +67,7 @@ async fn assert_sound(owned: &Owned) {
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_reservation_that_waits_for_another_finds_the_slot_taken() {
     let owned = clinic().await;
-    let first = owned.db.writer().begin().await.unwrap();
+    let first = owned.db.unlimited().begin().await.unwrap();
     assert!(matches!(reserve_one(&first, 1).await.unwrap(), Outcome::Succeeded { .. }));
     let outcome = second(&owned, first, reserving(2)).await;
     assert!(matches!(&outcome, Outcome::Refused { code, .. } if code == SLOT_TAKEN), "{outcome:?}");
@@ -79,7 +79,7 @@ async fn a_reservation_that_waits_for_another_finds_the_slot_taken() {
 async fn a_reservation_that_waits_for_a_release_gets_the_slot() {
     let owned = clinic().await;
     owned.db.transaction(reserving(1)).await.unwrap();
-    let first = owned.db.writer().begin().await.unwrap();
+    let first = owned.db.unlimited().begin().await.unwrap();
     release(&first, NOW, &[hold(1).key]).await.unwrap();
     let outcome = second(&owned, first, reserving(2)).await;
     assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
@@ -91,7 +91,7 @@ async fn a_reservation_that_waits_for_a_release_gets_the_slot() {
 async fn a_release_that_waits_for_a_confirmation_is_refused() {
     let owned = clinic().await;
     owned.db.transaction(reserving(1)).await.unwrap();
-    let first = owned.db.writer().begin().await.unwrap();
+    let first = owned.db.unlimited().begin().await.unwrap();
     let held = Held { appointment_id: appointment_id(hold(1).key), saga_id: hold(1).saga_id };
     confirm(&first, NOW, &[held]).await.unwrap();
     let outcome = second(&owned, first, |tx| Box::pin(release_one(tx, 1))).await;

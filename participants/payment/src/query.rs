@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use db::Db;
+use db::{Db, Limited};
 use saga_defs::Timestamp;
 use saga_defs::contract::Money;
-use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use crate::Error;
@@ -76,7 +76,7 @@ fn failed(error: DbErr) -> Error {
 }
 
 /// Ids of sagas that moved money, in either direction: a refund without a charge must show up too.
-async fn saga_ids(reader: &DatabaseConnection, after: Option<Uuid>, limit: u64) -> Result<BTreeSet<Uuid>, DbErr> {
+async fn saga_ids(reader: &Limited, after: Option<Uuid>, limit: u64) -> Result<BTreeSet<Uuid>, DbErr> {
     let mut charged = charges::Entity::find()
         .select_only()
         .column(charges::Column::SagaId)
@@ -99,7 +99,7 @@ async fn saga_ids(reader: &DatabaseConnection, after: Option<Uuid>, limit: u64) 
     Ok(ids.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
 }
 
-async fn between(reader: &DatabaseConnection, first: Uuid, last: Uuid) -> Result<Vec<Payments>, DbErr> {
+async fn between(reader: &Limited, first: Uuid, last: Uuid) -> Result<Vec<Payments>, DbErr> {
     // Refunds first: the charge of a refund that is seen was booked before it, and is seen too.
     let refunds = refunds::Entity::find()
         .filter(refunds::Column::SagaId.between(first, last))

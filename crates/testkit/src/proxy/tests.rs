@@ -14,26 +14,30 @@ fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
-/// Serves one connection after another; returns what each message's type was.
+/// Serves connections; returns what each message's type was.
 async fn server() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let (listener, address) = crate::free_port().await.unwrap();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hears = Arc::clone(&heard);
     #[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut start = [0; 8];
-            stream.read_exact(&mut start).await.unwrap();
-            stream.write_all(&frame(b'Z', b"I")).await.unwrap();
-            while let Ok(asked) = Frame::read(&mut stream).await {
-                lock(&hears).push(asked.bytes[0]);
-                if asked.asks_for_ready() {
-                    stream.write_all(&[frame(b'C', b"done\0"), frame(b'Z', b"I")].concat()).await.unwrap();
-                }
-            }
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(listen(stream, Arc::clone(&hears)));
         }
     });
     (address, heard)
+}
+
+async fn listen(mut stream: TcpStream, hears: Arc<Mutex<Vec<u8>>>) {
+    let mut start = [0; 8];
+    stream.read_exact(&mut start).await.unwrap();
+    stream.write_all(&frame(b'Z', b"I")).await.unwrap();
+    while let Ok(asked) = Frame::read(&mut stream).await {
+        lock(&hears).push(asked.bytes[0]);
+        if asked.asks_for_ready() {
+            stream.write_all(&[frame(b'C', b"done\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+        }
+    }
 }
 
 struct Client(TcpStream);
@@ -117,6 +121,20 @@ async fn a_frozen_line_goes_on_where_it_was() {
     client.ready().await.unwrap();
     proxy.cut_all();
     client.ready().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn what_is_swallowed_never_arrives_and_others_are_served() {
+    let (address, heard) = server().await;
+    let proxy = Proxy::start(address.to_string()).await.unwrap();
+    let mut lost = Client::connect(&proxy).await;
+    proxy.swallow();
+    lost.0.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
+    let mut other = Client::connect(&proxy).await;
+    other.0.write_all(&frame(b'Q', b"select 2\0")).await.unwrap();
+    other.ready().await.unwrap();
+    assert!(timeout(Duration::from_millis(50), lost.ready()).await.is_err(), "it stays open");
+    assert_eq!(lock(&heard).len(), 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use db::Db;
 use saga_core::Status;
 use saga_defs::{DeadLetter, Timestamp};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, FromQueryResult, StatementBuilder};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, StatementBuilder};
 use uuid::Uuid;
 
 use dialect::Dialect;
@@ -97,7 +97,7 @@ impl SqlStore {
         Self { writing: Writing { longhand: true, ..self.writing }, ..self }
     }
 
-    fn reader(&self) -> &DatabaseConnection {
+    fn reader(&self) -> &db::Limited {
         self.db.reader()
     }
 

@@ -16,7 +16,7 @@ async fn put_to_every_case(store: fn(Db) -> SqlStore) -> Races {
         let clock = Arc::new(ManualClock::default());
         let db = Db::open_postgres(&PostgresOptions::new(schemas.url(), schema)).await.unwrap();
         let db = db.with_clock(clock.clone());
-        migrations::up::<migrations::Engine>(db.writer()).await.unwrap();
+        migrations::up::<migrations::Engine>(db.unlimited()).await.unwrap();
         Fixture { store: Arc::new(store(db)), clock }
     })
     .await

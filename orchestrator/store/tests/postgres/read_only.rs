@@ -31,7 +31,7 @@ async fn a_store_that_can_not_be_written_says_so() {
 }
 
 async fn on_both_sessions(db: &Db, statement: &str) {
-    let (one, other) = (db.writer().begin().await.unwrap(), db.writer().begin().await.unwrap());
+    let (one, other) = (db.unlimited().begin().await.unwrap(), db.unlimited().begin().await.unwrap());
     for session in [one, other] {
         session.execute_unprepared(statement).await.unwrap();
         session.commit().await.unwrap();

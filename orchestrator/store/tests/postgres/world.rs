@@ -77,7 +77,7 @@ impl World {
             longhand: false,
         };
         let db = world.open(world.schemas.url(), "migrations").await;
-        migrations::up::<migrations::Engine>(db.writer()).await.unwrap();
+        migrations::up::<migrations::Engine>(db.unlimited()).await.unwrap();
         world
     }
 
