@@ -21,9 +21,14 @@ where id = any($1::uuid[] || array(select slot_id from appointments where id = a
 order by id
 for update";
 
+/// Columns are named, because a session that has prepared `*` can't use it any more once an upgrade adds one.
 const SLOTS: Text = Text {
-    postgres: "select * from slots where id = any($1) order by id for update",
-    sqlite: "select * from slots where id in (select unhex(value) from json_each(?1))",
+    postgres: "
+select id, doctor_id, starts_at, ends_at, price_minor, currency, status, version
+from slots where id = any($1) order by id for update",
+    sqlite: "
+select id, doctor_id, starts_at, ends_at, price_minor, currency, status, version
+from slots where id in (select unhex(value) from json_each(?1))",
 };
 
 const MOVE_SLOTS: Text = Text {

@@ -81,7 +81,7 @@ pub fn effect(participant: &str, saga_id: Uuid, payload: Value) -> Effect {
     let key = ids::effect_key(saga_id, participant, 0);
     let command = Command { saga_id, ..command(participant, key, Verb::Execute, 1, payload) };
     let provider_key = ids::provider_key(key, Verb::Execute);
-    Effect { command, provider_key, provider_ref: None, output: None, interrupted: false }
+    Effect { command, provider_key, provider_ref: None, output: None, interrupted: false, unwanted: false }
 }
 
 /// Runs every rule.

@@ -1,48 +1,29 @@
 //! The shape whose effects happen at a provider: an intent is committed first, the call runs outside every
 //! transaction, its verdict is committed after.
 //!
-//! Not for what a verdict changes: that is the module `verdict`; nor for recording several together: that is `recorder`.
-//! Must hold: no call without a committed intent; an intent is never forgotten: until a definite verdict, and until that
-//! is announced, its row is leased to a live run or due for the sweep; an item's reply leaves when that item is done,
-//! whatever its neighbours do.
+//! Not for what is done about one row: that is the module `work`. Must hold: no call without a committed intent; an
+//! intent is never forgotten: until a definite verdict, and until that is announced, its row is leased to a live run or
+//! due for the sweep; what is swept up has calls of its own, however many commands come.
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use db::Db;
-use futures_util::FutureExt as _;
-use runtime::Tasks;
-use saga_defs::{Outcome, Reply, Verb};
-use sea_orm::DbErr;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::announce::{self, Announced};
 use crate::handler::{Handler, Received, Run};
 use crate::intents::{self, Planned};
-use crate::leases::Lessee;
-use crate::live::{Live, Mark};
-use crate::recorder::{Failure, Recorder};
-use crate::rows::Model;
-use crate::verdict::{Call, Recorded, Taught};
-use crate::{Error, External, Verdict, forget_sql, inbox};
-
-/// How often a verdict is tried to be recorded that the database refuses, or once shutdown began, before its call is left
-/// to the sweep.
-const RECORD_ATTEMPTS_MAX: u32 = 5;
-/// Wait between two tries to record a verdict.
-const RECORD_RETRY: Duration = Duration::from_millis(200);
-/// When a call that panicked is made again, at the earliest.
-const PANIC_RETRY_MS: u64 = 5_000;
+use crate::lanes::Lane;
+use crate::work::{Core, Work};
+use crate::{Error, External, forget_sql, inbox};
 
 /// How an [`ExternalHandler`] calls its provider.
 #[derive(Clone, Debug)]
 pub struct ExternalOptions {
-    /// Most calls at a time.
+    /// Most calls at a time, two at least: a quarter is kept for what the sweep finds.
     pub concurrency: usize,
     /// How long an intent belongs to a run that shows no sign of life. Longer than any call.
     pub lease: Duration,
@@ -79,17 +60,7 @@ impl<P: External> ExternalHandler<P> {
     /// A handler over `db`, whose ladder must have the inbox table.
     #[must_use]
     pub fn new(db: Db, participant: P, options: ExternalOptions) -> Self {
-        let lessee = Lessee { participant: participant.name(), owner: options.owner, lease: options.lease };
-        let participant = Arc::new(participant);
-        Self(Arc::new(Core {
-            recorder: Arc::new(Recorder::new(db.clone(), Arc::clone(&participant), lessee)),
-            db,
-            participant,
-            lessee,
-            permits: Semaphore::new(options.concurrency),
-            live: Live::default(),
-            options,
-        }))
+        Self(Arc::new(Core::new(db, participant, options)))
     }
 }
 
@@ -108,16 +79,21 @@ impl<P: External> Handler for ExternalHandler<P> {
     }
 
     async fn handle(&self, run: &Run, batch: &[Received]) -> Result<(), Error> {
-        let core = &self.0;
+        let (core, leased) = (&self.0, Instant::now());
         let planned = intents::plan(&core.db, core.lessee, core.participant.undoable(), batch).await?;
+        let mut answers = Vec::new();
         for (received, planned) in batch.iter().zip(planned) {
             inbox::count(core.lessee.participant, planned.label());
             match planned {
-                Planned::Answer(outcome, _) => {
-                    run.replies.send(received.command.reply(outcome), received.ticket).await;
+                Planned::Answer(outcome, _) => answers.push((received, outcome)),
+                Planned::Call(call) => {
+                    Core::start(core, run, Work::answering(*call, received.clone(), leased), Lane::Commands);
                 }
-                Planned::Call(call) => Core::start(core, run, Work::answering(*call, received.clone())),
             }
+        }
+        // Answers may have to wait for room, and leases run meanwhile.
+        for (received, outcome) in answers {
+            run.replies.send(received.command.reply(outcome), received.ticket).await;
         }
         Ok(())
     }
@@ -127,196 +103,56 @@ impl<P: External> Handler for ExternalHandler<P> {
     }
 }
 
-struct Core<P> {
-    db: Db,
-    participant: Arc<P>,
-    options: ExternalOptions,
-    lessee: Lessee,
-    recorder: Arc<Recorder<P>>,
-    permits: Semaphore,
-    live: Live,
-}
-
-/// Why a verdict was not recorded.
-enum Unrecorded {
-    /// The database will not have it.
-    Refused,
-    /// This run ends. The delivery in hand stays unacknowledged and comes again.
-    Stopping,
-}
-
-/// What is to be done about one row.
-struct Work {
-    key: Uuid,
-    next: Option<Call>,
-    /// The command that the next call answers.
-    waiting: Option<Received>,
-    announcing: Vec<Reply>,
-}
-
-impl Work {
-    fn answering(call: Call, received: Received) -> Self {
-        Self { key: received.command.key, next: Some(call), waiting: Some(received), announcing: Vec::new() }
-    }
-
-    /// What a row that was swept up lacks.
-    fn of(row: &Model, interrupted: bool) -> Result<Self, DbErr> {
-        let mut next = if row.is_open() { Some(Call::of(row)?) } else { None };
-        if let Some(call) = &mut next {
-            call.effect.interrupted = interrupted;
-        }
-        Ok(Self { key: row.key, next, waiting: None, announcing: row.announcing()? })
-    }
-}
-
-impl<P: External> Core<P> {
-    fn start(core: &Arc<Self>, run: &Run, work: Work) {
-        let mark = core.live.mark(work.key);
-        run.tasks.spawn(drive(Arc::clone(core), run.clone(), work, mark));
-    }
-
-    async fn call(&self, call: &Call) -> Verdict {
-        let work = match call.verb {
-            Verb::Execute => self.participant.execute(&call.effect),
-            Verb::Compensate => self.participant.undo(&call.effect),
-        };
-        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(participant = self.lessee.participant, key = %call.effect.command.key, "a provider call panicked");
-            Verdict::Unknown { retry_after_ms: PANIC_RETRY_MS, provider_ref: None }
-        })
-    }
-
-    /// Records a verdict, or leaves the call to the sweep. A database that is out of reach is waited for: a verdict may be
-    /// recorded already, and then whoever asked is to hear of it.
-    async fn record(&self, tasks: &Tasks, taught: Taught) -> Result<Recorded, Unrecorded> {
-        let taught = Arc::new(taught);
-        let (mut refused, mut stopping) = (0, 0);
-        loop {
-            match Recorder::record(&self.recorder, tasks, Arc::clone(&taught), refused > 0).await {
-                Ok(recorded) => return Ok(recorded),
-                Err(Failure::Lasting) => refused += 1,
-                Err(Failure::Transient) => {}
-            }
-            stopping += u32::from(tasks.is_stopping());
-            if refused >= RECORD_ATTEMPTS_MAX {
-                return Err(Unrecorded::Refused);
-            }
-            if stopping >= RECORD_ATTEMPTS_MAX {
-                return Err(Unrecorded::Stopping);
-            }
-            // Not cut short by shutdown: a verdict in hand is worth the wait.
-            tokio::time::sleep(RECORD_RETRY).await;
-        }
-    }
-
-    /// Leaves a call that was not begun to whoever sweeps first.
-    async fn release(&self, key: Uuid) {
-        if let Err(error) = self.lessee.release(&self.db, &[key]).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, %key, "a lease could not be ended; it will lapse");
-        }
-    }
-
-    /// Forgets what was announced, as soon as it is safe.
-    async fn told(&self, key: Uuid, announced: Announced) {
-        let safe = announced.safe().await;
-        if let Err(error) = announce::told(&self.db, self.lessee, key, safe).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, %key, "an announcement could not be noted; it will be repeated");
-        }
-    }
-
-    /// Renews the leases of what is under way, and continues what nobody has under way.
-    async fn sweep(core: &Arc<Self>, run: &Run, renewed: &mut Instant) -> Result<(), Error> {
-        if renewed.elapsed() >= core.options.lease / 3 {
-            let live = core.live.keys();
-            if !live.is_empty() {
-                core.lessee.renew(&core.db, &live).await?;
-            }
-            *renewed = Instant::now();
-        }
-        let (free, live) = (core.permits.available_permits(), core.live.keys());
-        if free == 0 {
-            return Ok(());
-        }
-        let mut due = core.lessee.due(&core.db, free + live.len()).await?;
-        due.retain(|key| !live.contains(key));
-        due.truncate(free);
-        if due.is_empty() {
-            return Ok(());
-        }
-        for (row, interrupted) in core.lessee.claim(&core.db, due).await? {
-            match Work::of(&row, interrupted) {
-                Ok(work) => Self::start(core, run, work),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, key = %row.key, "an unfinished row could not be read");
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
+/// Renews leases and continues what nobody has under way. Once shutdown began leases are renewed until the last call is over.
 async fn sweep<P: External>(core: Arc<Core<P>>, run: Run) {
+    let tasks = run.tasks.clone();
     let mut renewed = Instant::now();
     loop {
-        if let Err(error) = Core::sweep(&core, &run, &mut renewed).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, participant = core.lessee.participant, "open calls could not be looked for");
+        core.look(renew(&core, &mut renewed).await);
+        core.look(continue_due(&core, &run).await);
+        if !tasks.sleep(core.options.sweep_every).await {
+            break;
         }
-        if !run.tasks.sleep(core.options.sweep_every).await {
-            return;
-        }
+    }
+    // The queue of answers ends with the last that could answer.
+    drop(run);
+    let often = (core.options.lease / 6).max(Duration::from_millis(10));
+    while tokio::time::timeout(often, core.live.idle()).await.is_err() {
+        core.look(renew(&core, &mut renewed).await);
     }
 }
 
-/// Makes a call and what follows from it, and announces what is owed.
-async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, mark: Mark) {
-    let (Work { key, mut next, mut waiting, announcing }, Run { replies, tasks }) = (work, run);
-    // Held to the end, so that no more is announced at a time than is called.
-    let permit = tokio::select! {
-        biased;
-        () = tasks.stopping() => None,
-        permit = core.permits.acquire() => permit.ok(),
-    };
-    if permit.is_none() {
-        core.release(key).await;
-        return;
+/// Makes leases of what is under way last longer, when a third of their time is over.
+async fn renew<P: External>(core: &Core<P>, renewed: &mut Instant) -> Result<(), Error> {
+    if renewed.elapsed() >= core.options.lease / 3 {
+        let began = Instant::now();
+        core.lessee.renew(&core.db, &core.live.keys()).await?;
+        *renewed = began;
     }
-    let mut mark = Some(mark);
-    let mut announced = Announced::default();
-    announced.send(&replies, announcing).await;
-    while let Some(call) = next.take() {
-        if tasks.is_stopping() {
-            core.release(key).await;
-            break;
-        }
-        let verdict = core.call(&call).await;
-        let in_hand = waiting.as_ref().map(|received| received.command.command_id);
-        let recorded = match core.record(&tasks, Taught { call, verdict, in_hand }).await {
-            Ok(recorded) => recorded,
-            Err(unrecorded) => {
-                if let (Unrecorded::Refused, Some(received)) = (unrecorded, waiting.take()) {
-                    replies.give_back(received.ticket).await;
-                }
-                break;
+    Ok(())
+}
+
+/// Continues as much as there is room for of what nobody has under way.
+async fn continue_due<P: External>(core: &Arc<Core<P>>, run: &Run) -> Result<(), Error> {
+    let (room, live) = (core.lanes.room_for_swept(), core.live.keys());
+    if room == 0 {
+        return Ok(());
+    }
+    let mut due = core.lessee.due(&core.db, room + live.len()).await?;
+    due.retain(|key| !live.contains(key));
+    due.truncate(room);
+    if due.is_empty() {
+        return Ok(());
+    }
+    let leased = Instant::now();
+    for (row, interrupted) in core.lessee.claim(&core.db, due).await? {
+        match Work::of(&row, interrupted, leased) {
+            Ok(work) => Core::start(core, run, work, Lane::Swept),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, key = %row.key, "an unfinished row could not be read");
             }
-        };
-        if matches!(recorded.outcome, Outcome::Retry { .. }) {
-            // The call is postponed, and due again whatever is still to be confirmed here.
-            mark = None;
         }
-        if let Some(received) = waiting.take() {
-            replies.send(received.command.reply(recorded.outcome), received.ticket).await;
-        }
-        announced.send(&replies, recorded.announcing).await;
-        next = recorded.next;
     }
-    // While anybody can still answer, the last confirms are waited for without a limit.
-    drop(replies);
-    if !announced.is_empty() {
-        core.told(key, announced).await;
-    }
-    drop(mark);
+    Ok(())
 }

@@ -164,6 +164,9 @@ pub fn nothing_to_undo() -> Outcome {
     Outcome::succeeded(json!({ NOTHING_TO_UNDO: true }))
 }
 
+/// How a command is counted that was put off because others blocked it.
+pub(crate) const BLOCKED: &str = "blocked";
+
 /// How a command that came too late to make its effect is counted.
 pub const EXPIRED: &str = "expired";
 

@@ -48,23 +48,41 @@ impl Lessee {
     /// Ends the leases of all other runs: they are known to be gone, and what they had under way was interrupted.
     pub(crate) async fn take_over(&self, db: &Db) -> Result<(), Error> {
         let others = self.unfinished().add(Column::Owner.is_not_null()).add(Column::Owner.ne(self.owner));
-        update(db, others, vec![(Column::LeaseUntil, Expr::value(db.now().0))], Busy::Wait).await
+        update(db, others, vec![(Column::LeaseUntil, Expr::value(db.now().0))], Busy::Wait).await.map(drop)
     }
 
-    /// Gives up this run's leases of `keys`, whose calls were not begun, so that another run continues at once.
-    pub(crate) async fn release(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
-        let values = vec![(Column::LeaseUntil, Expr::value(db.now().0)), (Column::Owner, Expr::value(None::<Uuid>))];
-        update(db, self.own(keys), values, Busy::Wait).await
+    /// Gives up this run's lease of a call that was not begun, so that another run continues at once. That a former run
+    /// interrupted it stays known.
+    pub(crate) async fn release(&self, db: &Db, key: Uuid, interrupted: bool) -> Result<(), Error> {
+        let mut values = vec![(Column::LeaseUntil, Expr::value(db.now().0))];
+        if !interrupted {
+            values.push((Column::Owner, Expr::value(None::<Uuid>)));
+        }
+        update(db, self.own(&[key]), values, Busy::Wait).await.map(drop)
     }
 
     fn own(&self, keys: &[Uuid]) -> Condition {
         self.unfinished().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()))
     }
 
-    /// Makes this run's leases of `keys` last longer. A row that is just being written waits for the next renewal.
-    pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
-        let until = Expr::value(self.until(db.now()));
-        update(db, self.own(keys), vec![(Column::LeaseUntil, until)], Busy::Skip).await
+    /// Makes this run's leases of `keys` last longer; of how many that is so. A row that is just being written waits for the next
+    /// renewal.
+    pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<u64, Error> {
+        self.extend(db, keys, Busy::Skip).await
+    }
+
+    /// Whether the lease of `key` is still this run's; then it lasts longer.
+    pub(crate) async fn hold(&self, db: &Db, key: Uuid) -> Result<bool, Error> {
+        Ok(self.extend(db, &[key], Busy::Wait).await? > 0)
+    }
+
+    async fn extend(&self, db: &Db, keys: &[Uuid], busy: Busy) -> Result<u64, Error> {
+        let mut held = 0;
+        for keys in keys.chunks(rows::ROWS_MAX) {
+            let until = Expr::value(self.until(db.now()));
+            held += update(db, self.own(keys), vec![(Column::LeaseUntil, until)], busy).await?;
+        }
+        Ok(held)
     }
 
     /// Up to `max` rows with something unfinished that nobody has under way, the longest due first.
@@ -120,8 +138,9 @@ impl Busy {
     }
 }
 
-async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>, busy: Busy) -> Result<(), Error> {
-    db.transaction(move |tx| {
+/// How many rows were updated.
+async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>, busy: Busy) -> Result<u64, Error> {
+    let updated = db.transaction(move |tx| {
         let keys = busy.lock(Entity::find().select_only().column(Column::Key).filter(which.clone()));
         let mut update = Entity::update_many();
         for (column, value) in &values {
@@ -129,12 +148,13 @@ async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>, bu
         }
         Box::pin(async move {
             let keys: Vec<Uuid> = keys.into_tuple().all(tx).await?;
+            let mut updated = 0;
             for chunk in keys.chunks(rows::ROWS_MAX) {
-                update.clone().filter(Column::Key.is_in(chunk.iter().copied())).exec(tx).await?;
+                let filtered = update.clone().filter(Column::Key.is_in(chunk.iter().copied()));
+                updated += filtered.exec(tx).await?.rows_affected;
             }
-            Ok(())
+            Ok(updated)
         })
-    })
-    .await?;
-    Ok(())
+    });
+    Ok(updated.await?)
 }

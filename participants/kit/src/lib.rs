@@ -29,6 +29,10 @@ mod intents;
 
 mod announce;
 
+mod lanes;
+
+mod work;
+
 pub mod external;
 
 mod publish;
@@ -69,6 +73,14 @@ impl Error {
             // knows what became of it, and waiting alone would never end.
             Self::Db(db::Error::Unknown) => false,
             Self::Db(error) => error.is_transient(),
+        }
+    }
+
+    /// Whether it waited too long for what others hold: less at a time holds up less.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_blocked(),
         }
     }
 }
@@ -134,8 +146,11 @@ pub struct Effect {
     pub provider_ref: Option<String>,
     /// The output of the executed effect, when undoing one.
     pub output: Option<Value>,
-    /// Whether a former run began this call and never told what came of it.
+    /// Whether a former run may have begun this call and never told what came of it.
     pub interrupted: bool,
+    /// Whether an `execute` is no longer wanted: its undo was asked for while it was open. Where the provider can still be kept
+    /// from making the effect, keep it from that, and refuse with [`FENCED`](saga_defs::message::FENCED).
+    pub unwanted: bool,
 }
 
 /// What a call to a provider taught.

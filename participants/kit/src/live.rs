@@ -4,14 +4,22 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// Keys of the rows under way or in line, and how often. Clones share them. Bounded by what the queue hands out
 /// unacknowledged, and by the number of calls at a time.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Live(Arc<Mutex<BTreeMap<Uuid, usize>>>);
+pub(crate) struct Live(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    keys: Mutex<BTreeMap<Uuid, usize>>,
+    idle: Notify,
+}
 
 /// Marks a row as under way for as long as it lives.
 #[derive(Debug)]
@@ -30,19 +38,35 @@ impl Live {
         self.keys_and_times().keys().copied().collect()
     }
 
+    /// Waits until no row is under way. Cancel-safe.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut idle = pin!(self.0.idle.notified());
+            idle.as_mut().enable();
+            if self.keys_and_times().is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
     /// No code panics half-way through a change, so what is behind a poisoned lock is whole.
     fn keys_and_times(&self) -> MutexGuard<'_, BTreeMap<Uuid, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut times) = self.live.keys_and_times().entry(self.key) {
+        let mut keys = self.live.keys_and_times();
+        if let Entry::Occupied(mut times) = keys.entry(self.key) {
             *times.get_mut() -= 1;
             if *times.get() == 0 {
                 times.remove();
             }
+        }
+        if keys.is_empty() {
+            self.live.0.idle.notify_waiters();
         }
     }
 }

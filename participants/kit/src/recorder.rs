@@ -2,8 +2,8 @@
 //!
 //! Not for what a verdict changes: that is [`crate::verdict`]; not for trying again: whoever has the verdict does that.
 //! Must hold: a verdict that finds nobody recording is recorded at once, without waiting for others; each one that is
-//! handed in is answered as soon as its own transaction is over; one that the database refuses for a lasting reason
-//! keeps none of its neighbours from being recorded.
+//! handed in is answered as soon as its own transaction is over; one that the database refuses for a lasting reason,
+//! or that others block, keeps none of its neighbours from being recorded.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,20 @@ use crate::{Error, External};
 pub(crate) enum Failure {
     /// Waiting may mend it.
     Transient,
+    /// It waited too long for what others hold. By itself it keeps none of its neighbours waiting with it.
+    Blocked,
     /// The database refuses this very verdict.
     Lasting,
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        match (error.is_blocked(), error.is_transient()) {
+            (true, _) => Self::Blocked,
+            (false, true) => Self::Transient,
+            (false, false) => Self::Lasting,
+        }
+    }
 }
 
 /// Records the verdicts of one participant, one transaction at a time.
@@ -46,7 +58,7 @@ struct Line {
 #[derive(Debug)]
 struct Waiting {
     taught: Arc<Taught>,
-    /// It was refused before: it is tried by itself, so that it breaks nobody's transaction again.
+    /// It was refused or blocked before: it is tried by itself, so that it breaks nobody's transaction again.
     alone: bool,
     answer: oneshot::Sender<Result<Recorded, Failure>>,
 }
@@ -56,7 +68,7 @@ impl<P: External> Recorder<P> {
         Self { db, participant, lessee, line: Mutex::default() }
     }
 
-    /// Tries once to record a verdict, in the next transaction. Whoever was refused before stands `alone`.
+    /// Tries once to record a verdict, in the next transaction. Whoever was refused or blocked before stands `alone`.
     pub(crate) async fn record(
         recorder: &Arc<Self>,
         tasks: &Tasks,
@@ -80,7 +92,7 @@ impl<P: External> Recorder<P> {
         self.line().next()
     }
 
-    /// Records what it can. A part that is refused for a lasting reason is halved, until the guilty one stands alone.
+    /// Records what it can. A part that is refused for a lasting reason, or blocked, is halved, until the guilty one stands alone.
     async fn batch(&self, batch: Vec<Waiting>) {
         let (alone, together): (Vec<Waiting>, Vec<Waiting>) = batch.into_iter().partition(|waiting| waiting.alone);
         let mut parts: VecDeque<Vec<Waiting>> = alone.into_iter().map(|waiting| vec![waiting]).collect();
@@ -98,8 +110,8 @@ impl<P: External> Recorder<P> {
                 }
                 Err(error) => {
                     self.report(&error, &part);
-                    if error.is_transient() || part.len() == 1 {
-                        let failure = if error.is_transient() { Failure::Transient } else { Failure::Lasting };
+                    let failure = Failure::of(&error);
+                    if failure == Failure::Transient || part.len() == 1 {
                         part.into_iter().for_each(|waiting| waiting.tell(Err(failure)));
                         continue;
                     }

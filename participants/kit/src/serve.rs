@@ -9,14 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use saga_defs::{DeadLetter, Ended, message};
+use saga_defs::{DeadLetter, Ended, Outcome, message};
 use tokio::sync::mpsc;
 use transport::{Consumer, Delivery, Queue, Transport};
 
-use crate::Error;
 use crate::aside::{self, Sorted};
 use crate::handler::{Handler, Received, Replies, Run, Ticket};
 use crate::publish::Outgoing;
+use crate::{Error, inbox};
+
+/// When a command is asked again that others blocked, at the earliest.
+const BLOCKED_RETRY_MS: u64 = 2_000;
 
 /// How a participant's queue is served.
 #[derive(Clone, Copy, Debug)]
@@ -233,8 +236,9 @@ impl Worker {
         }
     }
 
-    /// Handles a batch until it is done. Waiting mends a busy database; any other failure is traced to the guilty
-    /// command by halving the batch, so that the others go through. False when shutdown came first.
+    /// Handles a batch until it is done. Waiting mends a database that is out of reach; any other failure is traced to the guilty
+    /// command by halving the batch, so that the others go through: one that others block is put off, one that fails for a
+    /// lasting reason is tried again some times and then set aside. False when shutdown came first.
     async fn handle(&self, batch: Vec<Received>) -> bool {
         let mut parts = vec![batch];
         let (mut backoff, mut failures) = (self.options.backoff, 0);
@@ -243,9 +247,14 @@ impl Worker {
                 (backoff, failures) = (self.options.backoff, 0);
                 continue;
             };
-            if !error.is_transient() && part.len() > 1 {
+            let traceable = error.is_blocked() || !error.is_transient();
+            if traceable && part.len() > 1 {
                 let rest = part.split_off(part.len() / 2);
                 parts.extend([rest, part]);
+                continue;
+            }
+            if error.is_blocked() {
+                self.put_off(&part, &error).await;
                 continue;
             }
             if !error.is_transient() {
@@ -277,7 +286,7 @@ impl Worker {
                 }
                 Err(error) => error,
             };
-            failures += u32::from(!error.is_transient());
+            failures += u32::from(error.is_blocked() || !error.is_transient());
             if failures >= self.options.poison_attempts_max {
                 let letter = aside::unheard(participant, ended, failures, &error);
                 self.run.replies.set_aside(letter, ticket).await;
@@ -286,6 +295,14 @@ impl Worker {
             if !self.pause(&error, &mut backoff).await {
                 return false;
             }
+        }
+    }
+
+    async fn put_off(&self, part: &[Received], error: &Error) {
+        self.warn(error);
+        for Received { command, ticket } in part {
+            inbox::count(self.handler.participant(), inbox::BLOCKED);
+            self.run.replies.send(command.reply(Outcome::Retry { after_ms: BLOCKED_RETRY_MS }), *ticket).await;
         }
     }
 

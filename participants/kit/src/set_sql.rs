@@ -14,14 +14,24 @@ use uuid::fmt::Simple;
 
 use crate::rows::Model;
 
+/// A row's columns. Named, because a session that has prepared `*` can't use it any more once an upgrade adds one.
+macro_rules! columns {
+    () => {
+        "key, participant, saga_id, tenant, state, undo_requested, command, undo_command, execute_outcome,
+    compensate_outcome, provider_ref, digest, calls, owner, lease_until, created_at, updated_at, announcing,
+    asked_again"
+    };
+}
+
 /// Whole rows, as a set has them.
 macro_rules! rows {
     (postgres) => {
-        "
+        concat!(
+            "
 insert into inbox (
-    key, participant, saga_id, tenant, state, undo_requested, command, undo_command, execute_outcome,
-    compensate_outcome, provider_ref, digest, calls, owner, lease_until, created_at, updated_at, announcing,
-    asked_again
+    ",
+            columns!(),
+            "
 )
 select
     unnest($1::uuid[]), unnest($2::text[]), unnest($3::uuid[]), unnest($4::text[]), unnest($5::text[]),
@@ -30,13 +40,15 @@ select
     nullif(unnest($12::text[]), ''), unnest($13::bigint[]),
     nullif(unnest($14::uuid[]), '00000000-0000-0000-0000-000000000000'), nullif(unnest($15::bigint[]), -1),
     unnest($16::bigint[]), unnest($17::bigint[]), nullif(unnest($18::text[]), ''), unnest($19::boolean[])"
+        )
     };
     (sqlite) => {
-        "
+        concat!(
+            "
 insert into inbox (
-    key, participant, saga_id, tenant, state, undo_requested, command, undo_command, execute_outcome,
-    compensate_outcome, provider_ref, digest, calls, owner, lease_until, created_at, updated_at, announcing,
-    asked_again
+    ",
+            columns!(),
+            "
 )
 select
     unhex(value ->> 'key'), value ->> 'participant', unhex(value ->> 'saga_id'), value ->> 'tenant',
@@ -45,6 +57,7 @@ select
     value ->> 'calls', unhex(value ->> 'owner'), value ->> 'lease_until', value ->> 'created_at',
     value ->> 'updated_at', value ->> 'announcing', value ->> 'asked_again'
 from jsonb_each(?1) where true"
+        )
     };
 }
 
@@ -62,8 +75,12 @@ on conflict (key) do update set
 }
 
 const LOCK: Text = Text {
-    postgres: "select * from inbox where key = any($1) order by key for update",
-    sqlite: "select * from inbox where key in (select unhex(value) from json_each(?1)) order by key",
+    postgres: concat!("select ", columns!(), " from inbox where key = any($1) order by key for update"),
+    sqlite: concat!(
+        "select ",
+        columns!(),
+        " from inbox where key in (select unhex(value) from json_each(?1)) order by key"
+    ),
 };
 
 const INSERT: Text = Text { postgres: rows!(postgres), sqlite: rows!(sqlite) };

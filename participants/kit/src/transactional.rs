@@ -144,6 +144,7 @@ impl<P: Transactional> Batch<P> {
                 }
             }
         }
+        // Two slices whatever their order in the batch is: who came behind an undo is told as if it had come before.
         self.run(tx, Verb::Execute, commands, executes, &mut round).await?;
         self.run(tx, Verb::Compensate, commands, undos, &mut round).await?;
         round.answers.into_iter().map(|answer| answer.ok_or_else(|| bug("a command has no answer"))).collect()

@@ -23,6 +23,8 @@ use crate::{Definite, Effect, Error, External, Verdict};
 const BACKOFF_MAX_MS: u64 = 30_000;
 /// Wait after the first call without a definite verdict.
 const BACKOFF_MIN_MS: u64 = 500;
+/// When a call that broke is made again, at the earliest.
+const BROKEN_RETRY_MS: u64 = 5_000;
 
 /// A call to make.
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ impl Call {
             provider_ref: row.provider_ref.clone(),
             output,
             interrupted: false,
+            unwanted: verb == Verb::Execute && row.undo_requested,
         };
         Ok(Self { verb, effect })
     }
@@ -76,10 +79,11 @@ impl Call {
 }
 
 /// A verdict to record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Taught {
     pub(crate) call: Call,
-    pub(crate) verdict: Verdict,
+    /// None when the call broke.
+    pub(crate) verdict: Option<Verdict>,
     /// The command that is answered with it. Its delivery comes again until the answer is safe, so nothing is owed for
     /// it, unless it came again already.
     pub(crate) in_hand: Option<Uuid>,
@@ -141,11 +145,12 @@ impl Clerk {
             }
             changed.insert(taught.key());
             recorded.push(match verdict {
-                Verdict::Definite(Outcome::Retry { after_ms }) => self.postpone(row, *after_ms, None),
-                Verdict::Unknown { retry_after_ms, provider_ref } => {
+                None => self.put_off(row),
+                Some(Verdict::Definite(Outcome::Retry { after_ms })) => self.postpone(row, *after_ms, None),
+                Some(Verdict::Unknown { retry_after_ms, provider_ref }) => {
                     self.postpone(row, *retry_after_ms, provider_ref.as_ref())
                 }
-                Verdict::Definite(outcome) => {
+                Some(Verdict::Definite(outcome)) => {
                     definite.push(Definite { effect: &call.effect, verb: call.verb, outcome });
                     self.settle(row, call.verb, outcome, *in_hand)?
                 }
@@ -172,6 +177,14 @@ impl Clerk {
         }
         row.updated_at = self.now.0;
         Recorded { outcome: Outcome::Retry { after_ms: retry_after_ms }, announcing: Vec::new(), next: None }
+    }
+
+    /// The call broke. As after a crash its lease lapses, so that the next call knows that it was interrupted.
+    fn put_off(&self, row: &mut Model) -> Recorded {
+        let ours = row.owner;
+        let recorded = self.postpone(row, BROKEN_RETRY_MS, None);
+        row.owner = ours;
+        recorded
     }
 
     /// A definite verdict.

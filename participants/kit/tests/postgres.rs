@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use db::Db;
 use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::command;
 use participant_kit::{ExternalHandler, ExternalOptions, Options, TransactionalHandler, serve};
@@ -41,10 +42,16 @@ impl Drop for Served {
 
 impl Served {
     fn over(owned: Owned) -> Self {
+        let db = owned.db.clone();
+        Self::of(owned, db)
+    }
+
+    /// The participant's database is `db`.
+    fn of(owned: Owned, db: Db) -> Self {
         let queues = vec![Queue::Participant("shelf".to_owned()), Queue::Replies, Queue::DeadLetters];
         let transport = InProcess::new(&Queues { queues, capacity: 1_000, faults: None });
         let tasks = Tasks::new();
-        let handler = Arc::new(TransactionalHandler::new(owned.db.clone(), Shelf));
+        let handler = Arc::new(TransactionalHandler::new(db, Shelf));
         serve(handler, &transport, &tasks, Options::default());
         let (publisher, replies) = (transport.publisher(), transport.consumer(&Queue::Replies, 1_000));
         let dead = transport.consumer(&Queue::DeadLetters, 1_000);
@@ -97,6 +104,34 @@ async fn a_command_that_the_server_refuses_is_set_aside_and_its_neighbours_are_a
     let settled = tokio::time::timeout(LIMIT, served.publisher.settled()).await.expect("acknowledged in time");
     assert_eq!(settled, [Settled { id: Uuid::from_u128(1), confirmed: true }]);
     assert_eq!(served.rows().await, 19);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_command_that_others_block_is_put_off_and_its_neighbours_are_answered() {
+    let owned = Owned::open::<migrations::Clinic>(Stack::Postgres).await;
+    let impatient = owned.impatient("impatient").await;
+    let mut served = Served::of(owned, impatient);
+    served.send(&[keep(13, "good")]);
+    served.answers(1).await;
+    let mut row = Query::select();
+    row.column("key").from("inbox").and_where(Expr::col("key").eq(Uuid::from_u128(13))).lock_exclusive();
+    let held = served.owned.hold(&row).await;
+    // A second attempt looks for its row.
+    let again = |key| Command { attempt: 2, ..keep(key, "good") };
+    served.send(&(1..=20).map(again).collect::<Vec<_>>());
+    let answers = served.answers(20).await;
+    for (key, outcome) in &answers {
+        let expected = if *key == Uuid::from_u128(13) { None } else { Some(Outcome::succeeded(json!({}))) };
+        match expected {
+            Some(expected) => assert_eq!(*outcome, expected, "{key}"),
+            None => assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}"),
+        }
+    }
+    held.commit().await.unwrap();
+    served.send(&[again(13)]);
+    assert_eq!(served.answers(1).await.into_values().collect::<Vec<_>>(), [Outcome::succeeded(json!({}))]);
+    assert_eq!(served.rows().await, 20);
 }
 
 #[tokio::test]

@@ -107,10 +107,10 @@ fn moved(verdict: &Definite<'_>) -> Result<Option<(String, Money)>, DbErr> {
             Some((charge_id, amount))
         }
         Verb::Compensate if output.get(NOTHING_TO_UNDO).is_some() => None,
-        Verb::Compensate => match read(output)? {
-            Undone::Canceled => None,
-            Undone::Refunded { refund_id, amount } => Some((refund_id, amount)),
-        },
+        Verb::Compensate => {
+            let Undone::Refunded { refund_id, amount } = read(output)?;
+            Some((refund_id, amount))
+        }
     })
 }
 

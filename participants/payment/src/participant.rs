@@ -3,6 +3,8 @@
 //! Must hold: a verdict is definite only when the gateway said so. A confirmation that was not answered may have
 //! taken the money, so the gateway is asked before anything is said, and what stays open is `Unknown`.
 //!
+//! Must hold: an intent is not confirmed once its charge is no longer wanted: it is canceled, which is definite.
+//!
 //! Must hold, too: money that moved in another amount than asked is neither a success nor a refusal. A charge of
 //! another amount stays `Unknown`: it is not the effect that was asked for, yet money was taken. Its saga gets stuck
 //! with the effect held. A refund of another amount is refused with `refund_mismatch`: the charge still stands, in part
@@ -20,7 +22,7 @@ use participant_kit::{Definite, Effect, External, Verdict};
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::{AMOUNT_MISMATCH, CARD_DECLINED, Charge, Charged, NAME};
 use saga_defs::ids::provider_key;
-use saga_defs::message::CONTRACT_VIOLATION;
+use saga_defs::message::{CONTRACT_VIOLATION, FENCED};
 use saga_defs::{Outcome, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::{Deserialize, Serialize};
@@ -40,12 +42,10 @@ pub struct Payment {
     gateway: Gateway,
 }
 
-/// Output of an undone charge.
+/// Output of an undone charge. One that is called off before money moved is refused instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undone", rename_all = "snake_case")]
 pub enum Undone {
-    /// No money had been taken, and none will be.
-    Canceled,
     /// The money was given back.
     Refunded {
         /// The gateway's id of the refund.
@@ -83,6 +83,11 @@ impl Payment {
             return self.turn_away(effect, charge, &intent).await;
         }
         let intent = match intent.state {
+            State::Created | State::Processing if effect.unwanted => match self.call_off(&intent.id).await {
+                Ok(Some(intent)) => intent,
+                Ok(None) => return refused(FENCED, "canceled before it was charged, because its undo was asked for"),
+                Err(error) => return unknown(effect, &error, Some(intent.id)),
+            },
             State::Created | State::Processing => match self.confirm(effect, &intent.id).await {
                 Ok(intent) => intent,
                 Err(error) => return unknown(effect, &error, Some(intent.id)),
@@ -100,6 +105,14 @@ impl Payment {
             State::Declined => refused(CARD_DECLINED, "the issuer declined the card"),
             State::Canceled => refused(CARD_DECLINED, "the gateway canceled the payment before it was charged"),
             State::Created | State::Processing => open(Some(intent.id)),
+        }
+    }
+
+    /// Cancels an intent; how it stands where that was too late.
+    async fn call_off(&self, id: &str) -> Result<Option<Intent>, Error> {
+        match self.gateway.cancel(id).await? {
+            Canceled::Done => Ok(None),
+            Canceled::AlreadyCharged | Canceled::Processing => self.gateway.read(id).await.map(Some),
         }
     }
 
@@ -138,21 +151,9 @@ impl Payment {
         }
     }
 
-    async fn give_back(&self, effect: &Effect, id: &str) -> Result<Verdict, Error> {
-        // Money that is known to have moved must come back. A gateway with an old memory might cancel the intent
-        // instead, as if nothing had been taken.
-        if effect.output.is_some() {
-            return self.refund(effect, id).await;
-        }
-        match self.gateway.cancel(id).await? {
-            Canceled::Done => Ok(succeeded(&Undone::Canceled)),
-            Canceled::Processing => Ok(open(Some(id.to_owned()))),
-            Canceled::AlreadyCharged => self.refund(effect, id).await,
-        }
-    }
-
+    /// Money that is known to have moved must come back: nothing else is an undo.
     async fn refund(&self, effect: &Effect, id: &str) -> Result<Verdict, Error> {
-        let charged = self.charged(effect, id).await?;
+        let charged = charged(effect)?;
         let key = provider_key(effect.command.key, Verb::Compensate);
         let refund = self.gateway.refund(id, &key).await?;
         let (refund_id, amount) = (refund.refund_id.clone(), refund.money());
@@ -169,15 +170,6 @@ impl Payment {
         );
         let message = format!("the gateway refunded {amount}, but {charged} had been charged");
         Ok(refused(REFUND_MISMATCH, &message))
-    }
-
-    /// How much the refund must come to.
-    async fn charged(&self, effect: &Effect, id: &str) -> Result<Money, Error> {
-        match effect.output.as_ref().map(Charged::deserialize) {
-            Some(Ok(charged)) => Ok(charged.amount),
-            Some(Err(_)) => Err(Error::AmountUnknown),
-            None => self.gateway.read(id).await?.money().ok_or(Error::AmountUnknown),
-        }
     }
 }
 
@@ -204,7 +196,7 @@ impl External for Payment {
             Ok(id) => id,
             Err(error) => return unknown(effect, &error, None),
         };
-        match self.give_back(effect, &id).await {
+        match self.refund(effect, &id).await {
             Ok(verdict) => verdict,
             Err(error) => unknown(effect, &error, Some(id)),
         }
@@ -213,6 +205,12 @@ impl External for Payment {
     async fn record(&self, tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
         ledger::book(tx, now, verdicts).await
     }
+}
+
+/// How much the refund must come to.
+fn charged(effect: &Effect) -> Result<Money, Error> {
+    let charged = effect.output.as_ref().map(Charged::deserialize);
+    charged.and_then(Result::ok).map(|charged| charged.amount).ok_or(Error::AmountUnknown)
 }
 
 fn succeeded(output: &impl Serialize) -> Verdict {

@@ -106,10 +106,10 @@ fn undo(output: Option<Value>) -> Effect {
     effect
 }
 
-/// The output as the kit keeps it, and as nobody knows it.
-fn outputs() -> [Option<Value>; 2] {
+/// The output of the charge.
+fn output() -> Value {
     let charged = Charged { charge_id: "ch".to_owned(), amount: Money { amount_minor: 4_500, currency: "EUR".into() } };
-    [Some(serde_json::to_value(charged).unwrap()), None]
+    serde_json::to_value(charged).unwrap()
 }
 
 fn refusal(verdict: &Verdict) -> (&str, &str) {
@@ -127,11 +127,9 @@ fn is_open(verdict: &Verdict) -> bool {
 #[tokio::test]
 async fn a_refund_of_the_whole_charge_undoes_it() {
     let world = before(Answers::honest()).await;
-    for output in outputs() {
-        let amount = Money { amount_minor: 4_500, currency: "EUR".to_owned() };
-        let undone = serde_json::to_value(Undone::Refunded { refund_id: "re".to_owned(), amount }).unwrap();
-        assert_eq!(world.payment.undo(&undo(output)).await, Verdict::Definite(Outcome::succeeded(undone)));
-    }
+    let amount = Money { amount_minor: 4_500, currency: "EUR".to_owned() };
+    let undone = serde_json::to_value(Undone::Refunded { refund_id: "re".to_owned(), amount }).unwrap();
+    assert_eq!(world.payment.undo(&undo(Some(output()))).await, Verdict::Definite(Outcome::succeeded(undone)));
 }
 
 #[tokio::test]
@@ -146,12 +144,10 @@ async fn a_refund_of_another_amount_is_refused_with_both_amounts() {
     ];
     for (amount_minor, currency, shown) in cases {
         let world = before(Answers { refunded: refund(amount_minor, currency), ..Answers::honest() }).await;
-        for output in outputs() {
-            let verdict = world.payment.undo(&undo(output)).await;
-            let (code, message) = refusal(&verdict);
-            assert_eq!(code, "refund_mismatch", "{shown}");
-            assert!(message.contains(shown) && message.contains("45.00 EUR had been charged"), "{message}");
-        }
+        let verdict = world.payment.undo(&undo(Some(output()))).await;
+        let (code, message) = refusal(&verdict);
+        assert_eq!(code, "refund_mismatch", "{shown}");
+        assert!(message.contains(shown) && message.contains("45.00 EUR had been charged"), "{message}");
     }
 }
 
@@ -201,6 +197,5 @@ async fn a_gateway_that_names_no_amount_is_believed() {
     let (created, confirmed) = (intent("created", &json!({})), intent("charged", &json!({})));
     let world = before(Answers { created, confirmed, ..Answers::honest() }).await;
     let verdict = world.payment.execute(&charge()).await;
-    let [charged, _] = outputs();
-    assert_eq!(verdict, Verdict::Definite(Outcome::succeeded(charged.unwrap())));
+    assert_eq!(verdict, Verdict::Definite(Outcome::succeeded(output())));
 }

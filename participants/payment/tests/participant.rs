@@ -62,6 +62,7 @@ fn undoing(effect: &Effect) -> Effect {
     let mut undoing = effect.clone();
     undoing.command.payload = Value::Null;
     undoing.provider_key = provider_key(effect.command.key, Verb::Compensate);
+    undoing.output = Some(json!({"charge_id": "ch", "amount": {"amount_minor": 4_500, "currency": "EUR"}}));
     undoing
 }
 
@@ -198,22 +199,51 @@ async fn undoing_gives_the_money_back_once() {
     output(&world.payment.execute(&done).await);
     let first = world.payment.undo(&undoing(&done)).await;
     assert_eq!(world.payment.undo(&undoing(&done)).await, first);
-    match serde_json::from_value(output(&first)).unwrap() {
-        Undone::Refunded { amount, .. } => assert_eq!(amount.amount_minor, 4_500),
-        Undone::Canceled => panic!("a charged payment can't be canceled"),
-    }
+    let Undone::Refunded { amount, .. } = serde_json::from_value(output(&first)).unwrap();
+    assert_eq!(amount.amount_minor, 4_500);
     assert_eq!(moved(world.providers.summary()), (1, 1, 0, 0));
 }
 
+fn unwanted(effect: &Effect) -> Effect {
+    Effect { unwanted: true, ..effect.clone() }
+}
+
 #[tokio::test]
-async fn undoing_waits_for_a_charge_that_is_under_way() {
+async fn what_is_no_longer_wanted_is_canceled_instead_of_charged() {
+    let world = world(0, 5_000).await;
+    // Whether the gateway knows the intent already or not.
+    let created = effect(2, "tok_visa");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"amount_minor": 4_500, "currency": "EUR", "payment_method": "tok_visa"});
+    let request =
+        client.post(format!("{}/gateway/intents", world.url)).header("idempotency-key", &created.provider_key);
+    assert!(request.json(&body).send().await.unwrap().status().is_success());
+    for effect in [effect(1, "tok_visa"), created] {
+        assert_eq!(refusal(&world.payment.execute(&unwanted(&effect)).await), "fenced");
+        // For good, even if it were wanted again.
+        assert_eq!(refusal(&world.payment.execute(&effect).await), "card_declined");
+    }
+    assert_eq!(moved(world.providers.summary()), (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_is_no_longer_wanted_and_was_charged_already_is_told_as_it_is() {
+    let world = world(0, 5_000).await;
+    let done = effect(1, "tok_visa");
+    let charged = world.payment.execute(&done).await;
+    assert_eq!(world.payment.execute(&unwanted(&done)).await, charged);
+    assert_eq!(moved(world.providers.summary()), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_is_no_longer_wanted_and_under_way_stays_unknown_until_it_lands() {
     let world = world(1_000, 200).await;
     let slow = effect(1, "tok_slow");
-    assert!(noted(&world.payment.execute(&slow).await).is_some());
-    assert!(noted(&world.payment.undo(&undoing(&slow)).await).is_some(), "the intent must be noted");
-    assert_eq!(world.providers.summary().accepted.refund, 0);
-    output(&settled(&world.payment, Verb::Compensate, undoing(&slow)).await);
-    assert_eq!(moved(world.providers.summary()), (1, 1, 0, 0));
+    let provider_ref = noted(&world.payment.execute(&slow).await);
+    let slow = Effect { provider_ref, ..unwanted(&slow) };
+    assert_eq!(noted(&world.payment.execute(&slow).await), slow.provider_ref, "the intent must be noted");
+    output(&settled(&world.payment, Verb::Execute, slow).await);
+    assert_eq!(moved(world.providers.summary()), (1, 0, 0, 0));
 }
 
 /// The same participant, before a gateway that remembers nothing.
@@ -226,10 +256,8 @@ async fn a_gateway_that_forgot_the_intent_is_not_taken_for_an_undo() {
     let world = forgotten().await;
     let undo = undoing(&effect(1, "tok_visa"));
     assert_eq!(noted(&world.payment.undo(&undo).await), None);
-    for output in [None, Some(json!({"charge_id": "ch", "amount": {"amount_minor": 4_500, "currency": "EUR"}}))] {
-        let undo = Effect { provider_ref: Some("pi_forgotten".to_owned()), output, ..undo.clone() };
-        assert_eq!(noted(&world.payment.undo(&undo).await), undo.provider_ref);
-    }
+    let undo = Effect { provider_ref: Some("pi_forgotten".to_owned()), ..undo };
+    assert_eq!(noted(&world.payment.undo(&undo).await), undo.provider_ref);
     assert_eq!(moved(world.providers.summary()), (0, 0, 0, 0));
 }
 
@@ -252,9 +280,7 @@ async fn a_gateway_that_forgot_only_the_charge_is_not_taken_for_an_undo() {
     let body = json!({"amount_minor": 4_500, "currency": "EUR", "payment_method": "tok_visa"});
     let request = client.post(format!("{}/gateway/intents", world.url)).header("idempotency-key", &done.provider_key);
     assert!(request.json(&body).send().await.unwrap().status().is_success());
-    let charged = json!({"charge_id": "ch", "amount": {"amount_minor": 4_500, "currency": "EUR"}});
-    let undo = Effect { output: Some(charged), ..undoing(&done) };
-    let open = noted(&world.payment.undo(&undo).await);
+    let open = noted(&world.payment.undo(&undoing(&done)).await);
     assert!(open.is_some(), "the intent is there");
     // Left as it was: a person may still settle it either way.
     let intent = client.get(format!("{}/gateway/intents/{}", world.url, open.unwrap())).send().await.unwrap();
@@ -327,7 +353,6 @@ async fn movements_of_a_slice_are_booked_at_once_and_each_once(stack: Stack) {
     let refunded = json!({"undone": "refunded", "refund_id": "re", "amount": {"amount_minor": 10, "currency": "EUR"}});
     // The undo of an effect may be recorded with the effect itself.
     slice.push(undone(7, refunded));
-    slice.push(undone(200, json!({"undone": "canceled"})));
     slice.push(undone(201, json!({"nothing_to_undo": true})));
     slice.push((effect(202, "tok_declined"), Verb::Execute, Outcome::refused("card_declined", "")));
     record_all(&db, slice.clone()).await.unwrap();

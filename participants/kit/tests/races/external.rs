@@ -7,6 +7,8 @@ use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::command;
 use participant_kit::{Effect, ExternalHandler, ExternalOptions};
 use saga_defs::{Command, Outcome, Verb};
+use sea_orm::ConnectionTrait as _;
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
@@ -55,14 +57,22 @@ impl World {
         Run { desk: Desk::open(Arc::new(handler)).await, begun, gate }
     }
 
-    /// An instance that is frozen in its call: it renews no lease, and the one it has is over at once.
+    /// An instance that is frozen in its call: it renews no lease, and the one it has is over.
     async fn frozen(&self, execute: &Command) -> Run {
-        let mut run = self.run("frozen", Duration::ZERO, NEVER).await;
+        let mut run = self.alone("frozen").await;
         // Its first sweep finds nothing: later it would renew the lease, and hold the row that a test is about.
         self.owned.quiet("frozen").await;
         run.desk.hand_over(std::slice::from_ref(execute)).await;
         run.begins().await;
+        self.lapse(&[execute.key]).await;
         run
+    }
+
+    /// Ends leases, as time would.
+    async fn lapse(&self, keys: &[Uuid]) {
+        let mut lapse = Query::update();
+        lapse.table("inbox").value("lease_until", 0).and_where(Expr::col("key").is_in(keys.iter().copied()));
+        self.owned.db.writer().execute(&lapse).await.unwrap();
     }
 
     /// An instance that leaves other instances' calls alone.
@@ -170,7 +180,7 @@ async fn a_sweep_that_is_overtaken_leaves_the_call_to_who_has_it() {
 async fn a_sweep_does_not_wait_for_rows_that_are_being_written() {
     let world = World::new().await;
     let [lapsed, own, due] = [1, 2, 3].map(|key| Command { key: Uuid::from_u128(key), ..world.execute() });
-    let frozen = world.frozen(&lapsed).await;
+    let mut frozen = world.frozen(&lapsed).await;
     let claimable = world.owned.hold(&row(lapsed.key)).await;
     // Renews its leases in every sweep.
     let mut run = world.run("run", OFTEN, OFTEN).await;
@@ -178,6 +188,8 @@ async fn a_sweep_does_not_wait_for_rows_that_are_being_written() {
     assert_eq!(run.begins().await.command.key, own.key);
     let renewable = world.owned.hold(&row(own.key)).await;
     frozen.desk.hand_over(std::slice::from_ref(&due)).await;
+    frozen.begins().await;
+    world.lapse(&[due.key]).await;
     assert_eq!(run.begins().await.command.key, due.key);
     renewable.commit().await.unwrap();
     claimable.commit().await.unwrap();
@@ -314,10 +326,13 @@ async fn two_instances_record_their_slices_in_one_order_whatever_order_verdicts_
     let mut successor = world.run("successor", NEVER, OFTEN).await;
     successor.desk.hand_over(std::slice::from_ref(&second)).await;
     successor.begins().await;
-    let mut frozen = world.run("frozen", Duration::ZERO, NEVER).await;
+    let mut frozen = world.alone("frozen").await;
     frozen.desk.hand_over(&[first.clone(), high.clone(), middle.clone(), low.clone()]).await;
     for _ in 0..4 {
         frozen.begins().await;
+    }
+    world.lapse(&[first.key, high.key, middle.key, low.key]).await;
+    for _ in 0..4 {
         successor.begins().await;
     }
     let row_of_first = owned.hold(&row(first.key)).await;

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -30,6 +30,8 @@ pub(crate) struct Counts {
     counts: Mutex<BTreeMap<(Uuid, &'static str), u64>>,
     /// How many more verdicts find the database out of reach.
     unrecorded: AtomicU64,
+    /// Whether the database takes verdicts that it refused before.
+    mended: AtomicBool,
     /// The effects of each try to record a slice, in their order.
     slices: Mutex<Vec<Vec<Uuid>>>,
     /// Where tries to record wait for a permit, if they do.
@@ -44,6 +46,11 @@ impl Counts {
     /// The next `times` verdicts find the database out of reach.
     pub(crate) fn fail_records(&self, times: u64) {
         self.unrecorded.store(times, Ordering::SeqCst);
+    }
+
+    /// From now on no verdict is refused.
+    pub(crate) fn mend(&self) {
+        self.mended.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn records_to_fail(&self) -> u64 {
@@ -204,7 +211,10 @@ impl External for Provider {
 
     async fn execute(&self, effect: &Effect) -> Verdict {
         self.pass(effect).await;
-        match self.counts.execute(&effect.command) {
+        let called = self.counts.get(effect.command.key, "called");
+        let outcome = self.counts.execute(&effect.command);
+        assert!(called >= effect.command.payload["breaks"].as_u64().unwrap_or(0), "as the test asked");
+        match outcome {
             Outcome::Retry { after_ms } => {
                 Verdict::Unknown { retry_after_ms: after_ms, provider_ref: Some("object".to_owned()) }
             }
@@ -229,6 +239,7 @@ impl External for Provider {
         }
         // What is written down here must not be what a rollback takes back.
         match verdicts.iter().find_map(|one| one.effect.command.payload["poison"].as_str()) {
+            Some(_) if self.counts.mended.load(Ordering::SeqCst) => {}
             Some("refused") => return Err(DbErr::Custom("as the test asked".to_owned())),
             Some(_) => panic!("as the test asked"),
             None => {}
