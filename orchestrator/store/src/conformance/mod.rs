@@ -145,6 +145,7 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     retention::what_is_open_stuck_or_contradicted_stays(&world().await).await;
     retention::an_announcement_tells_who_was_touched_and_once(&world().await).await;
     retention::a_saga_is_deleted_when_its_announcement_is_confirmed(&world().await).await;
+    retention::a_saga_that_is_contradicted_on_its_way_out_stays(&world().await).await;
     retention::a_deleted_saga_leaves_its_start_key_and_nothing_else(&world().await).await;
     retention::start_keys_go_by_their_age_and_never_before_their_sagas(&world().await).await;
     retention::of_two_who_announce_one_does(&world().await).await;

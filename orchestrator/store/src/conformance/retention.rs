@@ -148,6 +148,23 @@ pub(super) async fn a_saga_is_deleted_when_its_announcement_is_confirmed(world: 
     assert!(world.load(all[3]).await.is_some(), "it was never announced");
 }
 
+pub(super) async fn a_saga_that_is_contradicted_on_its_way_out_stays(world: &World) {
+    let [one, other] = *ids(&ended(world, 2).await) else { panic!("two have ended") };
+    announce(world, &leaving(&[one, other], &[])).await;
+    let contradiction = LateReply {
+        saga_id: one,
+        command_id: world.id(),
+        reason: LateReason::Contradiction,
+        reply: "{}".to_owned(),
+        received_at: world.clock.now(),
+    };
+    world.store.keep_late(&[contradiction]).await.expect("the store keeps");
+    assert_eq!(departures(world).await, [other]);
+    assert_eq!(delete(world, &[one, other]).await, 1);
+    assert!(world.load(one).await.is_some() && world.load(other).await.is_none());
+    assert_eq!(world.store.late_page(one, 0, 10).await.expect("the store reads").len(), 1);
+}
+
 pub(super) async fn a_deleted_saga_leaves_its_start_key_and_nothing_else(world: &World) {
     let starts = ended(world, 2).await;
     let all = ids(&starts);

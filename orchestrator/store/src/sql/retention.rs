@@ -43,10 +43,7 @@ pub(super) async fn ended(
     ended_by: Timestamp,
     limit: u64,
 ) -> Result<Vec<Uuid>, Error> {
-    let leaving = of_saga("departures");
-    let contradicted = of_saga("late_replies")
-        .and_where(Expr::col(("late_replies", "reason")).eq(word(LateReason::Contradiction)))
-        .to_owned();
+    let leaving = of_saga("departures", ("sagas", "id"));
     let select = Query::select()
         .column("id")
         .from("sagas")
@@ -56,7 +53,7 @@ pub(super) async fn ended(
         .and_where(Expr::col("ended_at").lte(ended_by.0))
         .and_where(Expr::col("format").lte(store.writing.format))
         .and_where(Expr::exists(leaving).not())
-        .and_where(Expr::exists(contradicted).not())
+        .and_where(Expr::exists(contradictions(("sagas", "id"))).not())
         .order_by("ended_at", Order::Asc)
         .limit(limit)
         .to_owned();
@@ -64,12 +61,15 @@ pub(super) async fn ended(
 }
 
 /// Rows of `table` that speak of the saga of the query around it.
-fn of_saga(table: &'static str) -> SelectStatement {
-    Query::select()
-        .expr(Expr::val(1))
-        .from(table)
-        .and_where(Expr::col((table, "saga_id")).equals(("sagas", "id")))
-        .to_owned()
+/// Rows of a table about the saga that a column of the query around it names.
+fn of_saga(table: &'static str, saga: (&'static str, &'static str)) -> SelectStatement {
+    Query::select().expr(Expr::val(1)).from(table).and_where(Expr::col((table, "saga_id")).equals(saga)).to_owned()
+}
+
+/// What contradicts that saga. It may have come when the saga was on its way out already.
+fn contradictions(saga: (&'static str, &'static str)) -> SelectStatement {
+    let contradicts = Expr::col(("late_replies", "reason")).eq(word(LateReason::Contradiction));
+    of_saga("late_replies", saga).and_where(contradicts).to_owned()
 }
 
 pub(super) async fn announce(store: &SqlStore, batch: Uuid, leaving: &[Leaving]) -> Result<Vec<Uuid>, Error> {
@@ -161,6 +161,7 @@ pub(super) async fn claim(store: &SqlStore, limit: u64, push_ms: u64) -> Result<
         .from("departures")
         .and_where(Expr::col("due_at").lte(now.0))
         .and_where(Expr::exists(unconfirmed()).not())
+        .and_where(Expr::exists(contradictions(("departures", "saga_id"))).not())
         .order_by("due_at", Order::Asc)
         .limit(limit)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
@@ -197,6 +198,7 @@ fn delete_in(tx: &DatabaseTransaction, backend: DbBackend, ids: Vec<Uuid>) -> Wo
             .from("departures")
             .and_where(set_sql::is_one_of(backend, "saga_id", &ids))
             .and_where(Expr::exists(unconfirmed()).not())
+            .and_where(Expr::exists(contradictions(("departures", "saga_id"))).not())
             .order_by("saga_id", Order::Asc)
             .lock(LockType::Update)
             .to_owned();
@@ -214,14 +216,17 @@ fn delete_in(tx: &DatabaseTransaction, backend: DbBackend, ids: Vec<Uuid>) -> Wo
         if let Some(at) = latest.into_iter().find_map(|row| row.at) {
             raise_mark(tx, at).await?;
         }
+        // What contradicts one of them this very moment outlives it.
+        let late = Query::delete()
+            .from_table("late_replies")
+            .and_where(set_sql::is_one_of(backend, "saga_id", &ids))
+            .and_where(Expr::col("reason").ne(word(LateReason::Contradiction)))
+            .to_owned();
+        tx.execute(&late).await?;
         let mut deleted = 0;
-        for (table, column) in [
-            ("saga_inputs", "saga_id"),
-            ("history", "saga_id"),
-            ("late_replies", "saga_id"),
-            ("departures", "saga_id"),
-            ("sagas", "id"),
-        ] {
+        for (table, column) in
+            [("saga_inputs", "saga_id"), ("history", "saga_id"), ("departures", "saga_id"), ("sagas", "id")]
+        {
             let of_these = set_sql::is_one_of(backend, column, &ids);
             let delete = Query::delete().from_table(table).and_where(of_these).to_owned();
             deleted = tx.execute(&delete).await?.rows_affected();

@@ -36,16 +36,12 @@ impl Tables {
         ended_by: Timestamp,
         limit: u64,
     ) -> Vec<Uuid> {
-        let contradicted = |id: Uuid| {
-            let of_saga = self.late.range((id, Uuid::nil(), LateReason::Ended)..=(id, Uuid::max(), LateReason::Orphan));
-            of_saga.into_iter().any(|((.., reason), _)| *reason == LateReason::Contradiction)
-        };
         let fits = |row: &&Row| {
             let (header, id) = (&row.header, row.header.id);
             header.definition == definition
                 && header.definition_version == version
                 && !self.departures.leaving.contains_key(&id)
-                && !contradicted(id)
+                && !self.is_contradicted(id)
         };
         let old = |row: &Row| ended_at(row).filter(|at| *at <= ended_by).map(|at| (at, row.header.id));
         let mut ended: Vec<(Timestamp, Uuid)> = self.sagas.values().filter(fits).filter_map(old).collect();
@@ -72,13 +68,23 @@ impl Tables {
         leaving.into_iter().map(|leaving| leaving.saga_id).collect()
     }
 
+    fn is_contradicted(&self, id: Uuid) -> bool {
+        let of_saga = self.late.range((id, Uuid::nil(), LateReason::Ended)..=(id, Uuid::max(), LateReason::Orphan));
+        of_saga.into_iter().any(|((.., reason), _)| *reason == LateReason::Contradiction)
+    }
+
+    /// Whether nothing more is waited for, and nothing speaks against it.
+    fn may_go(&self, id: Uuid, departure: &Departure) -> bool {
+        self.is_confirmed(departure) && !self.is_contradicted(id)
+    }
+
     fn is_confirmed(&self, departure: &Departure) -> bool {
         departure.messages.iter().all(|id| !self.outbox.contains_key(id))
     }
 
     pub(in crate::memory) fn claim_departures(&mut self, now: Timestamp, limit: u64, push_ms: u64) -> Vec<Uuid> {
         let due = |(id, departure): (&Uuid, &Departure)| {
-            (departure.due_at <= now && self.is_confirmed(departure)).then_some((departure.due_at, *id))
+            (departure.due_at <= now && self.may_go(*id, departure)).then_some((departure.due_at, *id))
         };
         let mut due: Vec<(Timestamp, Uuid)> = self.departures.leaving.iter().filter_map(due).collect();
         due.sort_unstable();
@@ -100,7 +106,7 @@ impl Tables {
     pub(in crate::memory) fn delete_departed(&mut self, ids: &[Uuid]) -> u64 {
         let mut deleted = 0;
         for id in ids {
-            let leaves = self.departures.leaving.get(id).is_some_and(|departure| self.is_confirmed(departure));
+            let leaves = self.departures.leaving.get(id).is_some_and(|departure| self.may_go(*id, departure));
             if !leaves {
                 continue;
             }
