@@ -1,14 +1,16 @@
 //! Takes what nobody could handle, from its queue and from the engine's own tasks, and keeps it in the store.
 //!
 //! Not for what becomes of it then: a person decides that. Must hold: a delivery is acknowledged only after its letter
-//! is kept; a store that is out of reach is waited for; a letter that the store refuses stays where it is and holds
-//! up no other; nothing of what an item says is logged.
+//! is kept; a store that is out of reach is waited for; a letter that the store refuses is tried again every now and then, as its
+//! delivery has a place among those in hand; nothing of what an item says is logged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use saga_defs::dead_letter::{DeadLetter, Reason};
 use saga_store::Error as StoreError;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use transport::{Consumer, Delivery, Queue};
 
 use crate::keep::{self, Fact};
@@ -20,6 +22,9 @@ pub(crate) const KEEP_MAX: usize = 32;
 /// Most bytes of letters in one statement, if they are several: it must be over within the time that a statement may take.
 const KEEP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
+/// When letters are tried again that the store refused.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
+
 /// A letter to be kept, and the receipt for the delivery that it came with.
 #[derive(Debug)]
 pub(crate) struct Aside {
@@ -30,6 +35,8 @@ pub(crate) struct Aside {
 pub(crate) async fn run(shared: Arc<Shared>, mut consumer: Box<dyn Consumer>, mut given: mpsc::Receiver<Aside>) {
     let (acknowledge, mut settled) = mpsc::channel::<u64>(KEEP_MAX);
     let (mut batch, mut tags) = (Vec::new(), Vec::new());
+    // Bounded by the deliveries in hand, here and at whoever gives letters.
+    let (mut refused, mut again) = (Vec::new(), None);
     loop {
         tokio::select! {
             biased;
@@ -38,6 +45,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut consumer: Box<dyn Consumer>, mu
                 tags.clear();
             }
             () = shared.tasks.stopping() => return,
+            () = runtime::tasks::until(again) => {
+                again = None;
+                batch.append(&mut refused);
+            }
             _ = given.recv_many(&mut batch, KEEP_MAX) => {}
             deliveries = consumer.receive(KEEP_MAX) => match deliveries {
                 Some(deliveries) => batch.extend(deliveries.iter().map(|delivery| Aside {
@@ -47,7 +58,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut consumer: Box<dyn Consumer>, mu
                 None => return,
             },
         }
-        keep(&shared, std::mem::take(&mut batch)).await;
+        refused.append(&mut keep(&shared, std::mem::take(&mut batch)).await);
+        if again.is_none() && !refused.is_empty() {
+            again = Some(Instant::now() + REFUSED_AGAIN);
+        }
     }
 }
 
@@ -61,10 +75,12 @@ fn read(delivery: &Delivery) -> DeadLetter {
     }
 }
 
-/// Keeps letters, then settles their receipts. Those that are not kept when the engine stops come again.
-async fn keep(shared: &Shared, batch: Vec<Aside>) {
+/// Keeps letters, then settles their receipts; returns those that the store refuses. Those that are not kept when the engine stops
+/// come again.
+async fn keep(shared: &Shared, batch: Vec<Aside>) -> Vec<Aside> {
     let refused = keep::keep(shared, bundles(batch)).await;
     metrics::counter!("bookend_dead_letters_refused_total").increment(refused.len() as u64);
+    refused
 }
 
 /// Letters that may be kept together, the first ones last.

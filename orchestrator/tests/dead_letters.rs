@@ -6,6 +6,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrator::{Engine, LetterAction, LetterAnswer, LetterRefusal, LetterRequest, Options, StartAnswer};
 use runtime::Tasks;
@@ -216,6 +217,23 @@ async fn what_no_replay_can_mend_says_so_and_can_be_discarded() {
     }
     desk.waiting(0).await;
     assert!(matches!(desk.ask(Uuid::nil(), LetterAction::Discard).await, LetterAnswer::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_that_the_store_refused_are_kept_when_it_takes_them_again() {
+    let desk = Desk::new().await;
+    desk.store.refuse_letters(true);
+    // More than are in hand at a time.
+    let sent: Vec<Uuid> = (0..50).map(|n| desk.put(Queue::DeadLetters, &format!("no JSON: {n}"))).collect();
+    // Each stays where it is however often it is tried.
+    assert!(tokio::time::timeout(Duration::from_secs(600), desk.publisher.settled()).await.is_err());
+    desk.store.refuse_letters(false);
+    let mut acknowledged = 0;
+    while acknowledged < sent.len() {
+        let fates = tokio::time::timeout(Duration::from_secs(600), desk.publisher.settled()).await;
+        acknowledged += fates.expect("a fate in time").iter().filter(|fate| fate.confirmed).count();
+    }
+    desk.waiting(sent.len()).await;
 }
 
 #[tokio::test(start_paused = true)]

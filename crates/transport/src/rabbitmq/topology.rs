@@ -1,8 +1,8 @@
 //! Declares exchanges, queues and bindings, identically from every process.
 //!
 //! All of it is durable; declaring what is there changes nothing. Must hold: the arguments are valid from RabbitMQ
-//! 3.10 to 4.x; the queue of dead letters has neither a delivery limit nor a target of its own, because there is
-//! nowhere further to go.
+//! 3.10 to 4.x; the queue of dead letters has no target of its own, because there is nowhere further to go, and a delivery limit
+//! that nothing reaches: from 4.0 on a queue that names none has one, behind which it would drop letters.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -17,6 +17,8 @@ pub(super) const EXCHANGE: &str = "bookend";
 pub(super) const DEAD: &str = "bookend.dead";
 /// Hints enter here and reach every queue of hints.
 pub(super) const HINTS: &str = "bookend.hints";
+/// More deliveries than there will be of any message.
+const NEVER: i32 = i32::MAX;
 /// Hints that a slow listener may leave waiting in the broker.
 const HINTS_MAX: i32 = 1_024;
 
@@ -46,7 +48,9 @@ pub(super) async fn declare(connection: &Connection, options: &Options) -> Resul
     exchange(&channel, DEAD, ExchangeKind::Fanout).await?;
     exchange(&channel, EXCHANGE, ExchangeKind::Topic).await?;
     exchange(&channel, HINTS, ExchangeKind::Fanout).await?;
-    queue(&channel, &Queue::DeadLetters, FieldTable::default()).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NEVER.into()));
+    queue(&channel, &Queue::DeadLetters, arguments).await?;
     for known in options.queues.iter().filter(|queue| **queue != Queue::DeadLetters) {
         let mut arguments = FieldTable::default();
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(options.delivery_limit.into()));

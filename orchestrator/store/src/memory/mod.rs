@@ -50,6 +50,8 @@ struct Faults {
     fired: BTreeMap<Fault, u64>,
     /// Keeps of dead letters that will fail.
     keeps: u64,
+    /// Every keep of dead letters is refused.
+    no_letters: bool,
     /// The saga whose commits find the store out of reach.
     unlucky: Option<Uuid>,
     /// The command whose reply is never kept as a fact.
@@ -107,6 +109,11 @@ impl MemoryStore {
     /// Makes the next `times` keeps of dead letters find the store out of reach.
     pub fn fail_keeps(&self, times: u64) {
         lock(&self.faults).keeps = times;
+    }
+
+    /// Refuses to keep any dead letter, or takes them again.
+    pub fn refuse_letters(&self, refused: bool) {
+        lock(&self.faults).no_letters = refused;
     }
 
     /// Makes every commit with this saga find the store out of reach; with none, no commit any more.
@@ -259,6 +266,9 @@ impl Store for MemoryStore {
         yield_now().await;
         if lock(&self.faults).takes_a_keep() {
             return Err(Error::Unavailable(db::Error::Transient(injected())));
+        }
+        if lock(&self.faults).no_letters {
+            return Err(Error::Bug(db::Error::Bug(injected())));
         }
         self.tables().letters.keep(letters, self.clock.now());
         Ok(())
