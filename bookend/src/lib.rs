@@ -6,6 +6,8 @@ pub mod process;
 
 pub mod databases;
 
+pub mod folder;
+
 pub mod hosted;
 
 pub mod stack;

@@ -8,6 +8,8 @@ mod common;
 
 mod demo;
 
+mod data_folder;
+
 mod burst;
 
 mod kill_engine;
