@@ -20,6 +20,8 @@ pub mod dev;
 
 pub mod demo;
 
+pub mod starting;
+
 pub mod serve;
 
 pub mod participant;

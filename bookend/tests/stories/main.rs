@@ -10,6 +10,8 @@ mod demo;
 
 mod data_folder;
 
+mod starting;
+
 mod burst;
 
 mod kill_engine;
