@@ -3,14 +3,18 @@
 //! Must hold: a process opens the tables of the owners that it hosts and no others; nobody works on tables of another
 //! build's shape.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use db::{Db, PostgresOptions};
 use migrations::Standing;
 use runtime::{Pause, Tasks};
+use tokio::time::Instant;
 
+use crate::cli::output;
 use crate::folder::{self, Lock};
 use crate::settings::Settings;
 
@@ -206,12 +210,15 @@ impl Place {
     /// # Errors
     /// When the tables are not those of this build, or the settings can't work.
     pub async fn open_patiently(&self, owner: Owner, tasks: &Tasks) -> anyhow::Result<Db> {
-        let mut pause = Pause::new(Duration::from_millis(100), Duration::from_secs(5));
+        let (mut pause, mut said) = (Pause::new(Duration::from_millis(100), Duration::from_secs(5)), Said::default());
         let db = loop {
             match self.open(owner).await {
                 Ok(db) => break db,
                 Err(error) if error.downcast_ref::<db::Error>().is_some_and(db::Error::is_transient) => {
-                    tracing::warn!("{error:#}; again soon");
+                    let text = output::chain(&error);
+                    if said.is_news(&text) {
+                        tracing::warn!("{text}; waiting for it");
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -225,7 +232,18 @@ impl Place {
 }
 
 async fn open_file(path: PathBuf) -> anyhow::Result<Db> {
-    Db::open_sqlite(&path).await.with_context(|| format!("{} can't be opened", path.display()))
+    Db::open_sqlite(&path).await.with_context(|| unopened(&path))
+}
+
+fn unopened(path: &Path) -> String {
+    let refused = File::options().append(true).open(path).err().map(|error| error.kind());
+    let why = match refused {
+        Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            " for writing, without which SQLite does not read it either; copy the folder to where it can be written"
+        }
+        _ => "",
+    };
+    format!("{} can't be opened{why}", path.display())
 }
 
 async fn open_schema(options: PostgresOptions) -> anyhow::Result<Db> {
@@ -304,5 +322,36 @@ impl Databases {
         for owner in Owner::ALL {
             self.of(owner).close().await;
         }
+    }
+}
+
+/// What was said last of a trouble that lasts, and when.
+#[derive(Debug, Default)]
+struct Said(Option<(String, Instant)>);
+
+impl Said {
+    /// How long the same is not said again.
+    const EVERY: Duration = Duration::from_secs(60);
+
+    /// Whether to say it: once, and then seldom.
+    fn is_news(&mut self, text: &str) -> bool {
+        let known = self.0.as_ref().is_some_and(|(last, at)| last == text && at.elapsed() < Self::EVERY);
+        if !known {
+            self.0 = Some((text.to_owned(), Instant::now()));
+        }
+        !known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_lasts_is_told_once_and_then_seldom() {
+        let mut said = Said::default();
+        assert_eq!(["down", "down", "shut", "shut"].map(|text| said.is_news(text)), [true, false, true, false]);
+        tokio::time::advance(Said::EVERY).await;
+        assert_eq!(["shut", "shut"].map(|text| said.is_news(text)), [true, false]);
     }
 }

@@ -80,3 +80,13 @@ async fn tables_of_another_build() {
         assert!(said.contains("the tables of payment were written by a newer build"), "{verb}: {said}");
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_no_database() {
+    let dir = tempfile::tempdir().expect("a folder");
+    migrated(dir.path()).await;
+    std::fs::write(dir.path().join("clinic.sqlite"), "a letter".repeat(1_000)).expect("a file");
+    let said = refused("audit", dir.path()).await;
+    assert!(said.contains("can't be used as it is set up"), "{said}");
+    assert_eq!(said.matches("file is not a database").count(), 1, "{said}");
+}

@@ -1,4 +1,4 @@
-//! A process whose database is not there waits: it lives, and is not ready.
+//! A process whose database is not there, or lets nobody in, waits: it lives, is not ready, and says why.
 
 use std::path::Path;
 
@@ -6,6 +6,8 @@ use bookend::dev::ADMIN_TOKEN;
 use runtime::http::auth::sha256;
 use testkit::free_port;
 use testkit::process::{Process, Program};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::common::{Answer, Api, BIN, LIMIT};
 
@@ -44,4 +46,37 @@ async fn waiting_for_a_database() {
         process.terminate().expect("the signal is sent");
         assert!(process.ended(LIMIT).await.success(), "{}", process.output());
     }
+}
+
+/// A server that lets nobody in. Answers the first message of each session as PostgreSQL does.
+async fn lets_nobody_in(listener: TcpListener) {
+    let said = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"bookend\"\0\0";
+    let length = u32::try_from(said.len() + 4).expect("it is short").to_be_bytes();
+    let answer = [&b"E"[..], &length, said].concat();
+    loop {
+        let (mut session, _) = listener.accept().await.expect("a session");
+        let mut asked = [0; 1_024];
+        let read = session.read(&mut asked).await.unwrap_or(0);
+        if read > 0 && session.write_all(&answer).await.is_ok() {
+            let _ = session.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_a_password_to_be_mended() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let database = format!("postgres://bookend@{}/bookend?sslmode=disable", listener.local_addr().expect("an address"));
+    let process = start(&["serve"], &database, dir.path());
+    let says = async {
+        waits(&process).await;
+        let plain = |line: &str| line.contains("can't be used as it is set up").then(|| line.to_owned());
+        process.line(LIMIT, "the product says what is wrong", plain).await
+    };
+    let line = tokio::select! {
+        line = says => line,
+        () = lets_nobody_in(listener) => unreachable!("it serves for ever"),
+    };
+    assert_eq!(line.matches("password authentication failed").count(), 1, "{line}");
 }
