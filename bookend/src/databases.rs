@@ -1,16 +1,21 @@
 //! Where the owners' tables are, and how they are opened: SQLite files in a folder, or schemas on PostgreSQL.
 //!
-//! Must hold: one process per data folder, guarded by a lock file; a process opens the tables of the owners that it
-//! hosts and no others.
+//! Must hold: a process opens the tables of the owners that it hosts and no others; nobody works on tables of another
+//! build's shape.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use db::{Db, PostgresOptions};
+use migrations::Standing;
 use runtime::{Pause, Tasks};
+use tokio::time::Instant;
 
+use crate::cli::output;
+use crate::folder::{self, Lock};
 use crate::settings::Settings;
 
 /// Who owns tables.
@@ -44,8 +49,11 @@ impl Owner {
     /// Brings the owner's tables up to date.
     ///
     /// # Errors
-    /// When a migration fails; what was done before it stays.
+    /// When a newer build wrote them, or a migration fails; what was done before it stays.
     pub async fn migrate(self, db: &Db) -> anyhow::Result<()> {
+        if self.standing(db).await? == Standing::Ahead {
+            return Err(self.ahead());
+        }
         let done = match self {
             Self::Engine => migrations::up::<migrations::Engine>(db.unlimited()).await,
             Self::Clinic => migrations::up::<migrations::Clinic>(db.unlimited()).await,
@@ -55,15 +63,32 @@ impl Owner {
         done.with_context(|| format!("the tables of {} can't be brought up to date", self.as_str()))
     }
 
-    /// How many steps the owner's tables are behind this build.
-    async fn pending(self, db: &Db) -> anyhow::Result<usize> {
-        let pending = match self {
-            Self::Engine => migrations::pending::<migrations::Engine>(db.unlimited()).await,
-            Self::Clinic => migrations::pending::<migrations::Clinic>(db.unlimited()).await,
-            Self::Payment => migrations::pending::<migrations::Payment>(db.unlimited()).await,
-            Self::Notify => migrations::pending::<migrations::Notify>(db.unlimited()).await,
+    /// Refuses tables that are not those of this build.
+    ///
+    /// # Errors
+    /// When they are behind or ahead of it, or can't be looked at.
+    pub async fn check_up_to_date(self, db: &Db) -> anyhow::Result<()> {
+        match self.standing(db).await? {
+            Standing::UpToDate => Ok(()),
+            Standing::Behind(steps) => {
+                bail!("the tables of {} are {steps} steps behind; run `bookend migrate` first", self.as_str())
+            }
+            Standing::Ahead => Err(self.ahead()),
+        }
+    }
+
+    fn ahead(self) -> anyhow::Error {
+        anyhow::anyhow!("the tables of {} were written by a newer build; run that one or a later one", self.as_str())
+    }
+
+    async fn standing(self, db: &Db) -> anyhow::Result<Standing> {
+        let standing = match self {
+            Self::Engine => migrations::standing::<migrations::Engine>(db.unlimited()).await,
+            Self::Clinic => migrations::standing::<migrations::Clinic>(db.unlimited()).await,
+            Self::Payment => migrations::standing::<migrations::Payment>(db.unlimited()).await,
+            Self::Notify => migrations::standing::<migrations::Notify>(db.unlimited()).await,
         };
-        pending.with_context(|| format!("the tables of {} can't be looked at", self.as_str()))
+        standing.with_context(|| format!("the tables of {} can't be looked at", self.as_str()))
     }
 }
 
@@ -134,13 +159,36 @@ impl Place {
         }
     }
 
+    /// Makes the files of a new data folder; opening an owner's tables there makes none that is missing. On PostgreSQL
+    /// migrations make the schemas.
+    ///
+    /// # Errors
+    /// When files of the folder were lost, or it can't be written.
+    pub fn prepare(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Folder(dir) => folder::prepare(dir),
+            Self::Server(_) => Ok(()),
+        }
+    }
+
+    /// Refuses a data folder that holds nothing, or not all of what it held. Changes nothing.
+    ///
+    /// # Errors
+    /// When a file is missing.
+    pub fn check_whole(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Folder(dir) => folder::check_whole(dir),
+            Self::Server(_) => Ok(()),
+        }
+    }
+
     /// Opens an owner's tables.
     ///
     /// # Errors
     /// When they are out of reach.
     pub async fn open(&self, owner: Owner) -> anyhow::Result<Db> {
         match self {
-            Self::Folder(dir) => open_file(dir, owner).await,
+            Self::Folder(dir) => open_file(folder::file(dir, owner)).await,
             Self::Server(Server(settings)) => open_schema(settings.postgres(owner)).await,
         }
     }
@@ -151,7 +199,7 @@ impl Place {
     /// When they are out of reach.
     pub async fn open_to_migrate(&self, owner: Owner) -> anyhow::Result<Db> {
         match self {
-            Self::Folder(dir) => open_file(dir, owner).await,
+            Self::Folder(dir) => open_file(folder::file(dir, owner)).await,
             Self::Server(Server(settings)) => open_schema(settings.postgres(owner).for_migrations()).await,
         }
     }
@@ -160,14 +208,17 @@ impl Place {
     /// refuses tables that are not up to date.
     ///
     /// # Errors
-    /// When the tables are behind this build, or the settings can't work.
+    /// When the tables are not those of this build, or the settings can't work.
     pub async fn open_patiently(&self, owner: Owner, tasks: &Tasks) -> anyhow::Result<Db> {
-        let mut pause = Pause::new(Duration::from_millis(100), Duration::from_secs(5));
+        let (mut pause, mut said) = (Pause::new(Duration::from_millis(100), Duration::from_secs(5)), Said::default());
         let db = loop {
             match self.open(owner).await {
                 Ok(db) => break db,
                 Err(error) if error.downcast_ref::<db::Error>().is_some_and(db::Error::is_transient) => {
-                    tracing::warn!("{error:#}; again soon");
+                    let text = output::chain(&error);
+                    if said.is_news(&text) {
+                        tracing::warn!("{text}; waiting for it");
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -175,18 +226,24 @@ impl Place {
                 bail!("stopped before the database was there");
             }
         };
-        let pending = owner.pending(&db).await?;
-        if pending > 0 {
-            bail!("the tables of {} are {pending} steps behind; run `bookend migrate` first", owner.as_str());
-        }
+        owner.check_up_to_date(&db).await?;
         Ok(db)
     }
 }
 
-async fn open_file(dir: &Path, owner: Owner) -> anyhow::Result<Db> {
-    std::fs::create_dir_all(dir).with_context(|| format!("the data folder {} can't be created", dir.display()))?;
-    let path = dir.join(format!("{}.sqlite", owner.as_str()));
-    Db::open_sqlite(&path).await.with_context(|| format!("{} can't be opened", path.display()))
+async fn open_file(path: PathBuf) -> anyhow::Result<Db> {
+    Db::open_sqlite(&path).await.with_context(|| unopened(&path))
+}
+
+fn unopened(path: &Path) -> String {
+    let refused = File::options().append(true).open(path).err().map(|error| error.kind());
+    let why = match refused {
+        Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            " for writing, without which SQLite does not read it either; copy the folder to where it can be written"
+        }
+        _ => "",
+    };
+    format!("{} can't be opened{why}", path.display())
 }
 
 async fn open_schema(options: PostgresOptions) -> anyhow::Result<Db> {
@@ -207,30 +264,35 @@ pub struct Databases {
 }
 
 impl Databases {
-    /// Opens the tables of all owners, creating files that are missing.
+    /// Opens the tables of all owners for bringing them up to date, making the files of a new data folder.
     ///
     /// # Errors
-    /// When they are out of reach.
+    /// When they are out of reach, or files of the folder were lost.
     pub async fn open(place: &Place) -> anyhow::Result<Self> {
+        place.prepare()?;
+        Self::reach(place).await
+    }
+
+    /// Opens the tables of a place that is in use already, creating nothing.
+    ///
+    /// # Errors
+    /// When the place holds no data, not all of it, or tables that are not those of this build.
+    pub async fn open_existing(place: &Place) -> anyhow::Result<Self> {
+        place.check_whole()?;
+        let databases = Self::reach(place).await?;
+        for owner in Owner::ALL {
+            owner.check_up_to_date(databases.of(owner)).await?;
+        }
+        Ok(databases)
+    }
+
+    async fn reach(place: &Place) -> anyhow::Result<Self> {
         Ok(Self {
             engine: place.open(Owner::Engine).await?,
             clinic: place.open(Owner::Clinic).await?,
             payment: place.open(Owner::Payment).await?,
             notify: place.open(Owner::Notify).await?,
         })
-    }
-
-    /// Opens the tables of a place that is in use already.
-    ///
-    /// # Errors
-    /// When the place holds no data.
-    pub async fn open_existing(place: &Place) -> anyhow::Result<Self> {
-        if let Place::Folder(dir) = place
-            && !dir.join("engine.sqlite").exists()
-        {
-            bail!("{} holds no data; `bookend migrate --data {}` creates it", dir.display(), dir.display());
-        }
-        Self::open(place).await
     }
 
     /// Brings the tables of every owner up to date.
@@ -263,29 +325,33 @@ impl Databases {
     }
 }
 
-/// Keeps other processes out of a data folder while it lives.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
+/// What was said last of a trouble that lasts, and when.
+#[derive(Debug, Default)]
+struct Said(Option<(String, Instant)>);
+
+impl Said {
+    /// How long the same is not said again.
+    const EVERY: Duration = Duration::from_secs(60);
+
+    /// Whether to say it: once, and then seldom.
+    fn is_news(&mut self, text: &str) -> bool {
+        let known = self.0.as_ref().is_some_and(|(last, at)| last == text && at.elapsed() < Self::EVERY);
+        if !known {
+            self.0 = Some((text.to_owned(), Instant::now()));
+        }
+        !known
+    }
 }
 
-impl Lock {
-    /// Locks `dir`.
-    ///
-    /// # Errors
-    /// When another process has it.
-    pub fn take(dir: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("the data folder {} can't be created", dir.display()))?;
-        let path = dir.join("bookend.lock");
-        let file = File::create(&path).with_context(|| format!("{} can't be created", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                bail!("{} is in use by another bookend process; stop it or choose another folder", dir.display())
-            }
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("{} can't be locked", path.display()))
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_lasts_is_told_once_and_then_seldom() {
+        let mut said = Said::default();
+        assert_eq!(["down", "down", "shut", "shut"].map(|text| said.is_news(text)), [true, false, true, false]);
+        tokio::time::advance(Said::EVERY).await;
+        assert_eq!(["shut", "shut"].map(|text| said.is_news(text)), [true, false]);
     }
 }

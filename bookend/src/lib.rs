@@ -6,6 +6,8 @@ pub mod process;
 
 pub mod databases;
 
+pub mod folder;
+
 pub mod hosted;
 
 pub mod stack;
@@ -17,6 +19,8 @@ pub mod cli;
 pub mod dev;
 
 pub mod demo;
+
+pub mod starting;
 
 pub mod serve;
 

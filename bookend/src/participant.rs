@@ -25,6 +25,7 @@ use crate::hosted::{Hosted, Hosting, Participant};
 use crate::process::{self, bind, init_log, until_asked_to_stop};
 use crate::serve::CHECK_MAX;
 use crate::settings::Settings;
+use crate::starting::Starting;
 
 /// Serves until asked to stop.
 ///
@@ -46,12 +47,14 @@ pub async fn run(settings: &Settings, names: &[String]) -> anyhow::Result<Exit> 
     let version = env!("CARGO_PKG_VERSION");
     output::line(&format!("bookend {version} participant {}  PostgreSQL, RabbitMQ", named.join(", ")));
     output::line(&format!("api   http://{address}"));
+    let starting = Starting::serve(&listener, recorder.clone())?;
     let site = tokio::select! {
         biased;
         asked = until_asked_to_stop(&tasks) => return asked,
         site = Site::start(&participants, settings, tokens, recorder, &tasks) => site?,
     };
     site.serve(listener);
+    starting.end().await;
     output::line("ready");
     let asked = until_asked_to_stop(&tasks).await?;
     let left = site.shutdown(settings.shutdown_deadline()).await;

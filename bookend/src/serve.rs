@@ -27,6 +27,7 @@ use crate::cli::output;
 use crate::databases::{Owner, Place};
 use crate::process::{self, bind, init_log, until_asked_to_stop};
 use crate::settings::Settings;
+use crate::starting::Starting;
 
 /// How long a health check may take.
 pub(crate) const CHECK_MAX: Duration = Duration::from_secs(2);
@@ -50,12 +51,14 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Exit> {
     };
     output::line(&format!("bookend {} serve  PostgreSQL, RabbitMQ", env!("CARGO_PKG_VERSION")));
     output::line(&format!("api   http://{address}   docs http://{address}/docs"));
+    let starting = Starting::serve(&listener, parts.recorder.clone())?;
     let server = tokio::select! {
         biased;
         asked = until_asked_to_stop(&tasks) => return asked,
         server = Server::start(settings, parts) => server?,
     };
     server.serve(listener);
+    starting.end().await;
     output::line("ready");
     let asked = until_asked_to_stop(&tasks).await?;
     let left = server.shutdown(settings.shutdown_deadline()).await;

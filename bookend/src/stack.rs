@@ -22,7 +22,8 @@ use saga_store::{SqlStore, Store};
 use tokio::net::TcpListener;
 use transport::in_process::{Faults, InProcess};
 
-use crate::databases::{Databases, Lock, Owner, Place};
+use crate::databases::{Databases, Owner, Place};
+use crate::folder::Lock;
 use crate::hosted::{Hosted, Hosting, Participant};
 use crate::process;
 use crate::settings::Settings;

@@ -15,8 +15,12 @@ mod payment;
 
 mod notify;
 
-use sea_orm_migration::MigratorTrait;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
+use std::collections::BTreeSet;
+
+use sea_orm_migration::sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, Statement, TransactionTrait,
+};
+use sea_orm_migration::{MigratorTrait, SchemaManager, seaql_migrations};
 
 pub use clinic::Clinic;
 pub use engine::Engine;
@@ -48,10 +52,34 @@ pub async fn up<L: MigratorTrait>(connection: &DatabaseConnection) -> Result<(),
     }
 }
 
-/// How many steps of a ladder were not climbed yet. Changes nothing.
+/// Where tables stand on their ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// At its top.
+    UpToDate,
+    /// So many steps below its top.
+    Behind(usize),
+    /// On steps that this build does not have: a newer one wrote them.
+    Ahead,
+}
+
+/// Where a database stands on a ladder. Changes nothing.
 ///
 /// # Errors
-/// When the database can't be read, or is ahead of this build.
-pub async fn pending<L: MigratorTrait>(connection: &DatabaseConnection) -> Result<usize, DbErr> {
-    Ok(L::get_pending_migrations_read_only(connection).await?.len())
+/// When the database can't be read.
+pub async fn standing<L: MigratorTrait>(connection: &DatabaseConnection) -> Result<Standing, DbErr> {
+    let ladder: BTreeSet<String> = L::migrations().iter().map(|step| step.name().to_owned()).collect();
+    let table = L::migration_table_name().to_string();
+    let mut climbed = BTreeSet::new();
+    if SchemaManager::new(connection).has_table(table).await? {
+        let rows = seaql_migrations::Entity::find().all(connection).await?;
+        climbed.extend(rows.into_iter().map(|row| row.version));
+    }
+    if !climbed.is_subset(&ladder) {
+        return Ok(Standing::Ahead);
+    }
+    match ladder.len() - climbed.len() {
+        0 => Ok(Standing::UpToDate),
+        steps => Ok(Standing::Behind(steps)),
+    }
 }

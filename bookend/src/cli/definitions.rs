@@ -67,7 +67,7 @@ fn check(files: &[PathBuf]) -> Exit {
         match load_definition(file) {
             Ok(loaded) => output::line(&format!("{}: {} is sound", file.display(), loaded.definition.reference())),
             Err(error) => {
-                output::error(&format!("{error:#}"));
+                output::error(&output::chain(&error));
                 exit = Exit::Failed;
             }
         }

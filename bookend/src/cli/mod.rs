@@ -174,7 +174,7 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let exit = runtime.block_on(dispatch(cli));
     let exit = exit.unwrap_or_else(|error| {
-        output::error(&format!("{error:#}"));
+        output::error(&output::chain(&error));
         Exit::Failed
     });
     runtime.shutdown_background();

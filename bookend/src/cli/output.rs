@@ -36,6 +36,18 @@ pub fn error(text: &str) {
     let _ = writeln!(std::io::stderr(), "error: {text}");
 }
 
+/// An error with its causes in one line, without causes that it quotes already.
+#[must_use]
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
+}
+
 /// Prints a JSON document.
 pub fn json(value: &Value) {
     line(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()));
@@ -79,5 +91,17 @@ pub fn rows(page: &Value, columns: &[&str], format: Format) {
                 data.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
             table(columns, &rows);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_told_twice() {
+        let error =
+            anyhow::anyhow!("no such role").context("connecting: no such role").context("engine can't be opened");
+        assert_eq!(chain(&error), "engine can't be opened: connecting: no such role");
     }
 }

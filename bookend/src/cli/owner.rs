@@ -19,6 +19,7 @@ use crate::settings::Settings;
 pub(super) async fn migrate(settings: &Settings, owners: &[Owner]) -> anyhow::Result<Exit> {
     let place = Place::of(settings)?;
     let _lock = place.lock()?;
+    place.prepare()?;
     for owner in Owner::ALL.into_iter().filter(|owner| owners.is_empty() || owners.contains(owner)) {
         let db = place.open_to_migrate(owner).await?;
         owner.migrate(&db).await?;
@@ -30,6 +31,7 @@ pub(super) async fn migrate(settings: &Settings, owners: &[Owner]) -> anyhow::Re
 
 pub(super) async fn seed(settings: &Settings, slots: u32) -> anyhow::Result<Exit> {
     let place = Place::of(settings)?;
+    place.check_whole()?;
     let _lock = place.lock()?;
     let databases = Databases::open_existing(&place).await?;
     let created =

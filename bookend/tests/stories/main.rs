@@ -8,6 +8,10 @@ mod common;
 
 mod demo;
 
+mod data_folder;
+
+mod starting;
+
 mod burst;
 
 mod kill_engine;

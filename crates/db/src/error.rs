@@ -10,8 +10,9 @@ use sea_orm::{DbErr, RuntimeErr};
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Busy, unreachable or out of connections: the same call may work later.
-    #[error("the database is busy or out of reach")]
+    /// Busy, unreachable or out of connections, or it lets nobody in until a person mends it: the same call may work
+    /// later.
+    #[error("{}", waits_for(.0))]
     Transient(#[source] DbErr),
     /// The statement or the data is wrong: the same call will fail again.
     #[error("the database refused a statement")]
@@ -115,6 +116,25 @@ fn is_transient(error: &DbErr) -> bool {
     }
 }
 
+/// What keeps the same call from working. A session that was refused for good waits for a person: still nothing was
+/// done, and what is under way must not be given up for it.
+fn waits_for(error: &DbErr) -> &'static str {
+    match (error, driver(error)) {
+        (DbErr::Conn(_), Some(Driver::Database(said))) if said.code().is_some_and(|code| is_lasting_code(&code)) => {
+            "the database can't be used as it is set up"
+        }
+        (_, _) => "the database is busy or out of reach",
+    }
+}
+
+/// Role or password is wrong, or there is no such database; of SQLite, the file is read-only or no database.
+fn is_lasting_code(code: &str) -> bool {
+    if code.len() == 5 {
+        return code.starts_with("28") || code == "3D000";
+    }
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 8 | 26))
+}
+
 /// SQLSTATE classes of PostgreSQL (documentation, appendix A), and result codes of SQLite.
 fn is_transient_code(code: &str) -> bool {
     // A connection was lost; a transaction must be repeated; resources are short; an operator or a limit stepped in;
@@ -170,6 +190,17 @@ mod tests {
             assert!(!is_transient_code(bug), "{bug}");
         }
     }
+
+    #[test]
+    fn what_a_person_must_mend_is_told_from_what_passes() {
+        for lasting in ["28000", "28P01", "3D000", "26", "8", "1032"] {
+            assert!(is_lasting_code(lasting), "{lasting}");
+        }
+        for passing in ["57P03", "53300", "08006", "5", "14", "13"] {
+            assert!(!is_lasting_code(passing), "{passing}");
+        }
+    }
+
     #[test]
     fn a_code_tells_a_refused_commit_from_an_unknown_one() {
         for definite in ["40001", "40P01", "55P03", "57014", "23505", "25006", "53100", "5", "517", "787", "13"] {

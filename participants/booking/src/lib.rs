@@ -6,11 +6,10 @@
 use async_trait::async_trait;
 use clinic::{Asked, Hold, appointments, lock, release, reserve};
 use participant_kit::Transactional;
-use saga_defs::contract::booking::{NAME, Reserve};
-use saga_defs::message::CONTRACT_VIOLATION;
+use saga_defs::contract::booking::{NAME, RESERVE, Reserve};
+use saga_defs::contract::read;
 use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::{DatabaseTransaction, DbErr};
-use serde::Deserialize as _;
 
 /// The participant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +28,7 @@ impl Transactional for Booking {
     async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
         let (executes, undos): (Vec<&Command>, Vec<&Command>) =
             commands.iter().copied().partition(|command| command.verb == Verb::Execute);
-        let asked = executes.iter().filter_map(|command| Reserve::deserialize(&command.payload).ok());
+        let asked = executes.iter().filter_map(|command| read::<Reserve>(RESERVE, command).ok());
         let held = undos.iter().map(|command| appointments::appointment_id(command.key));
         lock(tx, asked.map(|asked| asked.slot_id), held).await
     }
@@ -40,17 +39,12 @@ impl Transactional for Booking {
         now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        let read = |command: &&Command| Reserve::deserialize(&command.payload).ok();
-        let reserves: Vec<Option<Reserve>> = commands.iter().map(read).collect();
+        let reserves: Vec<Result<Reserve, Outcome>> = commands.iter().map(|command| read(RESERVE, command)).collect();
         let hold = |command: &Command| Hold { key: command.key, saga_id: command.saga_id };
-        let asked = |(command, reserve)| Some(Asked { hold: hold(command), reserve: Option::as_ref(reserve)? });
+        let asked = |(command, reserve)| Some(Asked { hold: hold(command), reserve: Result::as_ref(reserve).ok()? });
         let asked: Vec<Asked<'_>> = commands.iter().copied().zip(&reserves).filter_map(asked).collect();
         let mut outcomes = reserve(tx, now, &asked).await?.into_iter();
-        let unread = || Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of booking.reserve");
-        Ok(reserves
-            .iter()
-            .filter_map(|reserve| if reserve.is_some() { outcomes.next() } else { Some(unread()) })
-            .collect())
+        Ok(reserves.into_iter().filter_map(|reserve| reserve.map_or_else(Some, |_| outcomes.next())).collect())
     }
 
     async fn undo(

@@ -15,7 +15,7 @@ use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use serde_json::json;
-use support::{Clinic, SLOTS, fence, named, refused, release, reserve, reserved};
+use support::{Clinic, SLOTS, confirm, fence, named, refused, release, reserve, reserved};
 use uuid::Uuid;
 
 fixture::on_every_stack! {
@@ -25,6 +25,7 @@ fixture::on_every_stack! {
     only_the_saga_that_holds_an_appointment_confirms_it_and_then_it_stands,
     a_released_appointment_is_not_confirmed,
     a_key_of_one_participant_is_not_answered_by_another,
+    a_command_of_another_name_is_refused_and_its_undo_is_not,
     an_active_appointment_keeps_a_slot_that_calls_itself_free,
 }
 
@@ -94,6 +95,19 @@ async fn a_key_of_one_participant_is_not_answered_by_another(stack: Stack) {
     clinic.book(&held).await;
     let crossed = Command { participant: "confirmation".to_owned(), ..held };
     refused(&clinic.confirmation.apply(&[&crossed]).await.unwrap()[0], CONTRACT_VIOLATION);
+}
+
+async fn a_command_of_another_name_is_refused_and_its_undo_is_not(stack: Stack) {
+    let clinic = Clinic::new(stack).await;
+    let called = |name: &str, command: Command| Command { command: name.to_owned(), ..command };
+    refused(&clinic.book(&called("booking.reverse", reserve(1, slot_id(0)))).await, CONTRACT_VIOLATION);
+    assert_eq!(clinic.slot(0).await.status, slots::Status::Free);
+    let held = reserved(&clinic.book(&reserve(2, slot_id(0))).await);
+    let misnamed = called("confirmation.comfirm", confirm(2, held.appointment_id));
+    refused(&clinic.confirmation.apply(&[&misnamed]).await.unwrap()[0], CONTRACT_VIOLATION);
+    assert_eq!(clinic.slot(0).await.status, slots::Status::Held);
+    let undone = clinic.book(&called("booking.undo", release(2))).await;
+    assert_eq!(undone, Outcome::succeeded(json!({ "appointment_id": held.appointment_id })));
 }
 
 async fn an_active_appointment_keeps_a_slot_that_calls_itself_free(stack: Stack) {

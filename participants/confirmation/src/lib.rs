@@ -6,11 +6,11 @@
 use async_trait::async_trait;
 use clinic::{Held, confirm, lock};
 use participant_kit::Transactional;
-use saga_defs::contract::confirmation::{Confirm, NAME};
-use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION};
+use saga_defs::contract::confirmation::{CONFIRM, Confirm, NAME};
+use saga_defs::contract::read;
+use saga_defs::message::ALREADY_EXECUTED;
 use saga_defs::{Command, Outcome, Timestamp};
 use sea_orm::{DatabaseTransaction, DbErr};
-use serde::Deserialize as _;
 
 /// The participant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +27,7 @@ impl Transactional for Confirmation {
     }
 
     async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
-        let asked = commands.iter().filter_map(|command| Confirm::deserialize(&command.payload).ok());
+        let asked = commands.iter().filter_map(|command| read::<Confirm>(CONFIRM, command).ok());
         lock(tx, [], asked.map(|asked| asked.appointment_id)).await
     }
 
@@ -37,14 +37,13 @@ impl Transactional for Confirmation {
         now: Timestamp,
         commands: &[&Command],
     ) -> Result<Vec<Outcome>, DbErr> {
-        let read = |command: &&Command| {
-            let Confirm { appointment_id } = Confirm::deserialize(&command.payload).ok()?;
-            Some(Held { appointment_id, saga_id: command.saga_id })
+        let held = |command: &&Command| {
+            let Confirm { appointment_id } = read(CONFIRM, command)?;
+            Ok(Held { appointment_id, saga_id: command.saga_id })
         };
-        let asked: Vec<Option<Held>> = commands.iter().map(read).collect();
+        let asked: Vec<Result<Held, Outcome>> = commands.iter().map(held).collect();
         let mut outcomes = confirm(tx, now, &asked.iter().flatten().copied().collect::<Vec<_>>()).await?.into_iter();
-        let unread = || Outcome::refused(CONTRACT_VIOLATION, "the payload is not one of confirmation.confirm");
-        Ok(asked.iter().filter_map(|asked| if asked.is_some() { outcomes.next() } else { Some(unread()) }).collect())
+        Ok(asked.into_iter().filter_map(|asked| asked.map_or_else(Some, |_| outcomes.next())).collect())
     }
 
     async fn undo(

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use participant_kit::{Definite, Effect, External, Verdict};
 use runtime::breaker::State;
-use saga_defs::contract::notify::{Channel, NAME, Send, Sent};
-use saga_defs::message::{ALREADY_EXECUTED, CONTRACT_VIOLATION};
+use saga_defs::contract::notify::{Channel, NAME, SEND, Send, Sent};
+use saga_defs::contract::read;
+use saga_defs::message::ALREADY_EXECUTED;
 use saga_defs::{Outcome, Timestamp};
 use sea_orm::{DatabaseTransaction, DbErr};
-use serde::Deserialize;
 
 use crate::mail::Mail;
 use crate::sms::Sms;
@@ -100,12 +100,9 @@ impl External for Notify {
     }
 
     async fn execute(&self, effect: &Effect) -> Verdict {
-        match Send::deserialize(&effect.command.payload) {
+        match read::<Send>(SEND, &effect.command) {
             Ok(notice) => self.tell(effect, &notice).await,
-            Err(_) => {
-                let message = "the payload is not one of notify.send";
-                Verdict::Definite(Outcome::refused(CONTRACT_VIOLATION, message))
-            }
+            Err(refusal) => Verdict::Definite(refusal),
         }
     }
 

@@ -17,6 +17,7 @@ use runtime::breaker::State;
 use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
 use saga_defs::Outcome;
+use saga_defs::contract::notify::SEND;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -113,7 +114,9 @@ fn effect(saga: u128, phone: &str) -> Effect {
         "appointment_id": Uuid::from_u128(77),
         "starts_at": 1_790_000_000_000_000_i64,
     });
-    conformance::effect("notify", Uuid::from_u128(saga), payload)
+    let mut effect = conformance::effect("notify", Uuid::from_u128(saga), payload);
+    effect.command.command = SEND.to_owned();
+    effect
 }
 
 fn channel(verdict: &Verdict) -> String {
@@ -213,13 +216,16 @@ async fn when_both_fail_for_sure_the_next_try_begins_with_the_sms() {
 }
 
 #[tokio::test]
-async fn a_payload_of_another_shape_is_refused() {
+async fn a_command_of_another_name_or_shape_is_refused() {
     let world = World::new().await;
-    let mut shapeless = effect(1, PHONE);
+    let (mut shapeless, mut misnamed) = (effect(1, PHONE), effect(2, PHONE));
     shapeless.command.payload = json!({"patient": "Ada"});
-    match world.notify(|_| ()).execute(&shapeless).await {
-        Verdict::Definite(Outcome::Refused { code, .. }) => assert_eq!(code, "contract_violation"),
-        other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a refusal, got {other:?}"),
+    misnamed.command.command = "notify.sned".to_owned();
+    for wrong in [shapeless, misnamed] {
+        match world.notify(|_| ()).execute(&wrong).await {
+            Verdict::Definite(Outcome::Refused { code, .. }) => assert_eq!(code, "contract_violation"),
+            other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a refusal, got {other:?}"),
+        }
     }
     assert_eq!(world.accepted(), (0, 0));
 }

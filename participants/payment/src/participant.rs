@@ -19,8 +19,8 @@ use std::error::Error as _;
 
 use async_trait::async_trait;
 use participant_kit::{Definite, Effect, External, Verdict};
-use saga_defs::contract::Money;
-use saga_defs::contract::payment::{AMOUNT_MISMATCH, CARD_DECLINED, Charge, Charged, NAME};
+use saga_defs::contract::payment::{AMOUNT_MISMATCH, CARD_DECLINED, CHARGE, Charge, Charged, NAME};
+use saga_defs::contract::{Money, read};
 use saga_defs::ids::provider_key;
 use saga_defs::message::{CONTRACT_VIOLATION, FENCED};
 use saga_defs::{Outcome, Timestamp, Verb};
@@ -184,10 +184,10 @@ impl External for Payment {
     }
 
     async fn execute(&self, effect: &Effect) -> Verdict {
-        match Charge::deserialize(&effect.command.payload) {
+        match read::<Charge>(CHARGE, &effect.command) {
             Ok(charge) if charge.amount.amount_minor > 0 => self.charge(effect, &charge).await,
             Ok(_) => refused(AMOUNT_MISMATCH, "the amount must be more than zero"),
-            Err(_) => refused(CONTRACT_VIOLATION, "the payload is not one of payment.charge"),
+            Err(refusal) => Verdict::Definite(refusal),
         }
     }
 

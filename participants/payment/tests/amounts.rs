@@ -11,7 +11,7 @@ use payment::{Options, Payment, Undone};
 use runtime::Tasks;
 use runtime::http::serve_here;
 use saga_defs::contract::Money;
-use saga_defs::contract::payment::Charged;
+use saga_defs::contract::payment::{CHARGE, Charged};
 use saga_defs::ids::provider_key;
 use saga_defs::{Outcome, Verb};
 use serde_json::{Value, json};
@@ -93,7 +93,9 @@ async fn cancel(State(it): State<Answers>) -> (StatusCode, Json<Value>) {
 /// A charge of 45.00 EUR.
 fn charge() -> Effect {
     let payload = json!({"amount": money(4_500, "EUR"), "payment_method": "tok_visa"});
-    conformance::effect("payment", Uuid::from_u128(1), payload)
+    let mut effect = conformance::effect("payment", Uuid::from_u128(1), payload);
+    effect.command.command = CHARGE.to_owned();
+    effect
 }
 
 /// The undo of that charge, with what its execution answered.

@@ -16,7 +16,7 @@ use providers::{Providers, Summary};
 use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
 use saga_defs::contract::Money;
-use saga_defs::contract::payment::Charged;
+use saga_defs::contract::payment::{CHARGE, Charged};
 use saga_defs::ids::provider_key;
 use saga_defs::{Outcome, Verb};
 use serde_json::{Value, json};
@@ -49,7 +49,9 @@ async fn world(slow_ms: u64, timeout_ms: u64) -> World {
 }
 
 fn effect_with(saga: u128, payload: Value) -> Effect {
-    conformance::effect("payment", Uuid::from_u128(saga), payload)
+    let mut effect = conformance::effect("payment", Uuid::from_u128(saga), payload);
+    effect.command.command = CHARGE.to_owned();
+    effect
 }
 
 fn effect(saga: u128, token: &str) -> Effect {
@@ -132,6 +134,17 @@ async fn a_declined_card_and_wrong_amounts_are_refused() {
     let shapeless = world.payment.execute(&effect_with(4, json!({"amount": 12}))).await;
     assert_eq!(refusal(&shapeless), "contract_violation");
     assert_eq!(moved(world.providers.summary()), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_command_of_another_name_takes_no_money() {
+    let world = world(0, 5_000).await;
+    for name in ["payment.chrage", "notify.send"] {
+        let mut misnamed = effect(1, "tok_visa");
+        misnamed.command.command = name.to_owned();
+        assert_eq!(refusal(&world.payment.execute(&misnamed).await), "contract_violation");
+    }
+    assert_eq!(moved(world.providers.summary()), (0, 0, 0, 0));
 }
 
 #[tokio::test]

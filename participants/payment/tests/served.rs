@@ -13,6 +13,7 @@ use payment::{Options, Payment, query};
 use providers::Providers;
 use runtime::http::serve_here;
 use runtime::{SystemClock, Tasks};
+use saga_defs::contract::payment::CHARGE;
 use saga_defs::ids::effect_key;
 use saga_defs::{Command, Outcome, Verb};
 use serde_json::{Value, json};
@@ -58,7 +59,8 @@ fn saga_id() -> Uuid {
 
 fn command(verb: Verb, attempt: u32, payload: Value) -> Received {
     let key = effect_key(saga_id(), "payment", 0);
-    let command = Command { saga_id: saga_id(), ..conformance::command("payment", key, verb, attempt, payload) };
+    let command = conformance::command("payment", key, verb, attempt, payload);
+    let command = Command { saga_id: saga_id(), command: CHARGE.to_owned(), ..command };
     Received { command, ticket: Ticket(u64::from(attempt)) }
 }
 

@@ -8,6 +8,8 @@ use crate::Timestamp;
 
 /// The participant's name.
 pub const NAME: &str = "booking";
+/// The command that it executes.
+pub const RESERVE: &str = "booking.reserve";
 /// Another appointment is active on the slot.
 pub const SLOT_TAKEN: &str = "slot_taken";
 /// There is no such slot.

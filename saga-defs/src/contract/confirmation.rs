@@ -5,6 +5,8 @@ use uuid::Uuid;
 
 /// The participant's name.
 pub const NAME: &str = "confirmation";
+/// The command that it executes.
+pub const CONFIRM: &str = "confirmation.confirm";
 /// The appointment is no longer held by this saga.
 pub const RESERVATION_EXPIRED: &str = "reservation_expired";
 

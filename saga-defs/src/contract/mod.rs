@@ -10,7 +10,23 @@ pub mod payment;
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::message::CONTRACT_VIOLATION;
+use crate::{Command, Outcome};
+
+/// The payload of `command`, which a participant takes if it is the one called `name`.
+///
+/// # Errors
+/// The answer to one that is called otherwise, or whose payload has another shape.
+pub fn read<T: DeserializeOwned>(name: &str, command: &Command) -> Result<T, Outcome> {
+    let refused = |message: String| Outcome::refused(CONTRACT_VIOLATION, message);
+    if command.command != name {
+        return Err(refused(format!("the command is not {name}, the only one that this participant executes")));
+    }
+    T::deserialize(&command.payload).map_err(|_| refused(format!("the payload is not one of {name}")))
+}
 
 /// An amount of money in the currency's minor unit, such as cents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

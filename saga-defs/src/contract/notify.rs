@@ -8,6 +8,8 @@ use crate::Timestamp;
 
 /// The participant's name.
 pub const NAME: &str = "notify";
+/// The command that it executes.
+pub const SEND: &str = "notify.send";
 
 /// Payload of `notify.send`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

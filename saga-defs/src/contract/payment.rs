@@ -6,6 +6,8 @@ use super::Money;
 
 /// The participant's name.
 pub const NAME: &str = "payment";
+/// The command that it executes.
+pub const CHARGE: &str = "payment.charge";
 /// The issuer said no.
 pub const CARD_DECLINED: &str = "card_declined";
 /// The amount is not one that can be charged, or not the one that the gateway knows for this key.

@@ -7,9 +7,10 @@ use clinic::{audit, slots};
 use confirmation::Confirmation;
 use db::Db;
 use fixture::{Owned, Stack};
-use participant_kit::TransactionalHandler;
 use participant_kit::conformance::command;
-use saga_defs::contract::booking::Reserved;
+use participant_kit::{Transactional as _, TransactionalHandler};
+use saga_defs::contract::booking::{RESERVE, Reserved};
+use saga_defs::contract::confirmation::CONFIRM;
 use saga_defs::{Command, Outcome, Verb};
 use sea_orm::EntityTrait as _;
 use serde_json::{Value, json};
@@ -62,7 +63,8 @@ impl Clinic {
 pub(crate) fn named(participant: &str, saga: u128, verb: Verb, payload: Value) -> Command {
     let saga_id = Uuid::from_u128(saga);
     let key = saga_defs::ids::effect_key(saga_id, participant, 0);
-    Command { saga_id, ..command(participant, key, verb, 1, payload) }
+    let name = if participant == confirmation::Confirmation.name() { CONFIRM } else { RESERVE };
+    Command { saga_id, command: name.to_owned(), ..command(participant, key, verb, 1, payload) }
 }
 
 pub(crate) fn reserve(saga: u128, slot: Uuid) -> Command {
