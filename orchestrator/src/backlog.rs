@@ -29,9 +29,18 @@ pub(crate) struct Backlog<T> {
 #[derive(Debug)]
 pub(crate) struct Alone<T> {
     due: Instant,
-    /// How long it was waited before this try.
-    pub(crate) wait: Duration,
+    /// What is kept of it when it fails again.
+    pub(crate) tried: Tried,
     pub(crate) input: T,
+}
+
+/// How something that failed alone was tried so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tried {
+    /// How long it was waited before this try.
+    wait: Duration,
+    /// The store has taken something else since, after which it was tried once more, at once: it may have been the store that failed.
+    excused: bool,
 }
 
 /// What is to be tried next.
@@ -67,8 +76,12 @@ impl<T> Backlog<T> {
         self.alone.iter().map(|alone| alone.due).min()
     }
 
-    /// The store took a batch, all but these.
-    pub(crate) fn done(&mut self, losers: Vec<T>) {
+    /// The store took a batch, all but these. What failed alone while it took nothing has its turn now, once.
+    pub(crate) fn done(&mut self, losers: Vec<T>, now: Instant) {
+        for alone in self.alone.iter_mut().filter(|alone| !alone.tried.excused) {
+            alone.tried.excused = true;
+            alone.due = now;
+        }
         self.again.extend(losers);
         self.size = (self.size * 2).min(self.batch_max);
     }
@@ -81,7 +94,8 @@ impl<T> Backlog<T> {
     /// The store failed with these.
     pub(crate) fn failed(&mut self, mut inputs: Vec<T>, now: Instant) {
         if inputs.len() == 1 && self.alone.len() < self.batch_max {
-            self.alone.extend(inputs.pop().map(|input| Alone { due: now + ALONE, wait: ALONE, input }));
+            let tried = Tried { wait: ALONE, excused: false };
+            self.alone.extend(inputs.pop().map(|input| Alone { due: now + ALONE, tried, input }));
             return;
         }
         self.size = (inputs.len() / 2).max(1);
@@ -89,10 +103,11 @@ impl<T> Backlog<T> {
         self.suspect = true;
     }
 
-    /// The store failed again with what was tried by itself after `wait`.
-    pub(crate) fn failed_alone(&mut self, inputs: Vec<T>, wait: Duration, now: Instant) {
-        let wait = (wait * 2).min(ALONE_MAX);
-        self.alone.extend(inputs.into_iter().map(|input| Alone { due: now + wait, wait, input }));
+    /// The store failed again with what was tried by itself.
+    pub(crate) fn failed_alone(&mut self, inputs: Vec<T>, tried: Tried, now: Instant) {
+        let wait = (tried.wait * 2).min(ALONE_MAX);
+        let tried = Tried { wait, ..tried };
+        self.alone.extend(inputs.into_iter().map(|input| Alone { due: now + wait, tried, input }));
     }
 }
 
@@ -105,9 +120,8 @@ mod tests {
     /// Tries once; a batch with the guilty one fails. What went through.
     fn step(backlog: &mut Backlog<u32>, fresh: &mut Vec<u32>, now: Instant) -> Vec<u32> {
         if let Some(alone) = backlog.alone(now) {
-            let wait = alone.wait;
             assert_eq!(alone.input, GUILTY);
-            backlog.failed_alone(vec![alone.input], wait, now);
+            backlog.failed_alone(vec![alone.input], alone.tried, now);
             return Vec::new();
         }
         let mut next = backlog.next();
@@ -118,7 +132,7 @@ mod tests {
             backlog.failed(inputs, now);
             Vec::new()
         } else {
-            backlog.done(Vec::new());
+            backlog.done(Vec::new(), now);
             inputs
         }
     }
@@ -133,7 +147,25 @@ mod tests {
             assert!(tries < 20, "{through:?}");
         }
         assert!(!through.contains(&GUILTY));
-        assert_eq!(backlog.due().map(|due| due - Instant::now()), Some(ALONE));
+        assert!(backlog.due().is_some(), "it is in hand");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_alone_in_an_outage_is_tried_as_soon_as_something_goes_through() {
+        let (mut backlog, outage) = (Backlog::new(8), Instant::now());
+        backlog.failed(vec![1], outage);
+        while outage.elapsed() < Duration::from_secs(20) {
+            tokio::time::advance(backlog.due().expect("it is in hand") - Instant::now()).await;
+            let alone = backlog.alone(Instant::now()).expect("its turn");
+            backlog.failed_alone(vec![alone.input], alone.tried, Instant::now());
+        }
+        assert!(backlog.alone(Instant::now()).is_none());
+        backlog.done(Vec::new(), Instant::now());
+        let alone = backlog.alone(Instant::now()).expect("its turn");
+        // Should it be guilty after all, others that go through mean nothing for it any more.
+        backlog.failed_alone(vec![alone.input], alone.tried, Instant::now());
+        backlog.done(Vec::new(), Instant::now());
+        assert!(backlog.alone(Instant::now()).is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,9 @@ use crate::hints::Watch;
 use crate::request::{Snapshot, Started};
 use crate::{Engine, Error};
 
+/// When a saga is looked at again whose row is not as new as a hint said: a standby may have taken over that knows less.
+const AHEAD: Duration = Duration::from_millis(250);
+
 /// What a client waits for: it implies an answer, because nobody is told of what comes before.
 type Reached = fn(&Saga) -> bool;
 
@@ -76,11 +79,15 @@ impl Engine {
         reached: Reached,
     ) -> Result<Option<Snapshot>, Error> {
         let deadline = Instant::now() + limit;
+        let mut looked = None;
         loop {
             let version = match last {
                 Seen::Reached(snapshot) => return Ok(Some(*snapshot)),
                 Seen::At(version) => version,
             };
+            if looked.is_some_and(|looked| looked >= version) {
+                tokio::time::sleep_until(deadline.min(Instant::now() + AHEAD)).await;
+            }
             let heard = tokio::select! {
                 biased;
                 () = self.shared.tasks.stopping() => None,
@@ -90,7 +97,10 @@ impl Engine {
             last = match heard {
                 Some(Some(heard)) => seen(Arc::unwrap_or_clone(heard), reached),
                 Some(None) => match self.read(watch.saga_id()).await? {
-                    Some(snapshot) => seen(*snapshot, reached),
+                    Some(snapshot) => {
+                        looked = Some(version);
+                        seen(*snapshot, reached)
+                    }
                     None => return Ok(None),
                 },
                 // As it is by now.

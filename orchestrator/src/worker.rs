@@ -160,7 +160,7 @@ impl Worker {
     /// tells.
     async fn try_alone(&mut self, alone: Alone<Work>) {
         self.others = true;
-        let wait = alone.wait;
+        let tried = alone.tried;
         let again = match commit::attempt(&self.shared, vec![alone.input]).await {
             Attempt::Committed(landed) => Again::Lost(landed.tell(&self.shared).await),
             Attempt::Not(Kept::Failed(inputs)) => Again::Failed(inputs),
@@ -168,7 +168,7 @@ impl Worker {
         };
         match again {
             Again::Lost(losers) => self.backlog.put_back(losers),
-            Again::Failed(inputs) => self.backlog.failed_alone(inputs, wait, Instant::now()),
+            Again::Failed(inputs) => self.backlog.failed_alone(inputs, tried, Instant::now()),
         }
     }
 
@@ -249,7 +249,7 @@ impl Worker {
         if !losers.is_empty() || !parked.is_empty() {
             self.next.room = 0;
         }
-        self.backlog.done(losers);
+        self.backlog.done(losers, Instant::now());
         self.backlog.put_back(parked);
     }
 
