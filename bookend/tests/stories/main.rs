@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod audit;
+
 mod demo;
 
 mod burst;
