@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -249,6 +252,25 @@ async fn late_success_after_compensation() {
         tokio::time::advance(Duration::from_millis(10)).await;
     }
     println!("late successes noted: 1, contradictions after the end: 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_is_called_once_for_what_holds_a_saga() {
+    let warnings = log::Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let mut desk = Desk::new().await;
+    let id = desk.start().await.header.id;
+    let reserve = desk.puppet("booking").succeed(reserved()).await;
+    let charge = desk.puppet("payment").command(Verb::Execute).await;
+    desk.puppet("booking").reply(&reserve, Outcome::refused("surprise", ""));
+    let stuck = desk.until_status(id, Status::Stuck).await;
+    desk.puppet("payment").reply(&charge, Outcome::succeeded(json!({})));
+    let later = |snapshot: &Snapshot| snapshot.saga.version > stuck.saga.version;
+    let later = desk.until(id, "told of the charge", later).await;
+    assert_eq!(later.saga.stuck, stuck.saga.stuck);
+    let calls = warnings.with("saga needs a person");
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert!(calls[0].contains("cause=contract_violation step=booking "), "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]
