@@ -110,6 +110,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_number_must_be_is_said() {
+        for text in ["limit=-1", "limit=ten", "limit=1.5"] {
+            let problem = parse::<List>(text).unwrap_err();
+            assert_eq!(problem.detail(), "The parameter `limit` must be a whole number, 0 or more.", "{text}");
+        }
+    }
+
+    #[test]
     fn the_nul_character_is_refused() {
         for text in ["limit=%00", "lim%00it=1"] {
             assert_eq!(parse::<List>(text).unwrap_err().code(), "nul_character");
