@@ -344,6 +344,7 @@ fn summary(row: &Row) -> Summary {
         status: row.saga.status(),
         decision: row.saga.decision,
         failure_code: row.saga.failure.as_ref().map(|failure| failure.code.clone()),
+        stuck: row.saga.stuck.as_ref().map(|stuck| (stuck.cause, stuck.step.clone())),
         version: row.saga.version,
         updated_at: row.updated_at,
         decided_at: row.saga.decided_at,
