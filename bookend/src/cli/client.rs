@@ -76,6 +76,16 @@ fn complain(status: StatusCode, body: &Value, format: Format) {
     }
     let title = output::cell(body, "title");
     output::error(&format!("{} {title}: {}", status.as_u16(), output::cell(body, "detail")));
+    for name in ["actions", "version", "saga_id"] {
+        match body.get(name) {
+            Some(Value::Array(values)) => {
+                let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                output::note(&format!("  {name}: {}", values.join(", ")));
+            }
+            Some(_) => output::note(&format!("  {name}: {}", output::cell(body, name))),
+            None => {}
+        }
+    }
     for problem in body.get("errors").and_then(Value::as_array).into_iter().flatten() {
         output::note(&format!("  {} {}", output::cell(problem, "pointer"), output::cell(problem, "detail")));
     }

@@ -8,6 +8,8 @@ mod common;
 
 mod audit;
 
+mod command_line;
+
 mod demo;
 
 mod burst;
