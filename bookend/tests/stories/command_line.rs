@@ -1,6 +1,7 @@
 //! What the command line prints and how it ends, before a server that answers as the test wants it.
 
-use std::process::Command;
+use std::fs::File;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -172,4 +173,37 @@ async fn what_a_person_decides_by_is_shown() {
     }
     let listed = server.run(&["list", "--status", "stuck"]).out;
     assert!(listed.contains("compensation_exhausted  payment"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_reader_that_has_seen_enough_makes_lost_output_a_success() {
+    let server = Server::start(|_, _| (200, json!({"data": [], "next_cursor": null}))).await;
+    let list = |to: Stdio| {
+        let mut list = command(&["sagas", "list", "-o", "json", "--server", &server.url]);
+        list.stdout(to).output().expect("it runs")
+    };
+    let full = list(File::options().write(true).open("/dev/full").expect("the device is there").into());
+    assert_eq!(full.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("standard output can't be written"));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(list(writer.into()).status.code(), Some(0));
+}
+
+#[test]
+fn wrong_usage_is_told_with_its_fix() {
+    let cases: [(&[&str], &str); 6] = [
+        (&["list", "--server", "127.0.0.1:18102"], "give the whole URL, such as http://"),
+        (&["list", "--server", "localhost:7878"], "give the whole URL, such as http://"),
+        (&["list", "--token", "secret\n"], "--token takes visible ASCII characters"),
+        (&["start", "--input", "{}", "--idempotency-key", "a\nb"], "--idempotency-key takes visible ASCII characters"),
+        (&["list", "--config", "nofile"], "leave out --config"),
+        (&["get", ID, "--config", "nofile"], "leave out --config"),
+    ];
+    for (args, fix) in cases {
+        let ran = run(&[&["sagas"], args].concat());
+        assert!(ran.code == Some(2) && ran.err.contains(fix), "{args:?}: {ran:?}");
+        assert!(!ran.err.contains("secret"), "{ran:?}");
+    }
+    assert_eq!(run(&["dead-letters", "list", "--config", "nofile"]).code, Some(2));
 }
