@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use saga_core::state::Stuck;
 use saga_core::{Answer, Applied, Context, FORMAT, Ignored, Input, Refusal, Saga};
 use saga_defs::catalog::Loaded;
 use saga_defs::{Command, Timestamp};
@@ -34,6 +35,8 @@ pub(crate) struct Group {
     pub(crate) transition: Option<Transition>,
     /// Whether the saga could answer a wait before these inputs, and was not stuck: those who wait elsewhere were told.
     pub(crate) answered_before: bool,
+    /// What held the saga for a person before these inputs.
+    pub(crate) stuck_before: Option<Stuck>,
     input: Arc<Value>,
 }
 
@@ -152,6 +155,7 @@ pub(crate) fn fold(
     let (State::Known(mut saga), Some(loaded)) = (state, definition(&header)) else { return Err(batch) };
     let expected = saga.version;
     let answered_before = saga.decision.is_some() && saga.stuck.is_none();
+    let stuck_before = saga.stuck.clone();
     let context = context(&header, &loaded, &document);
     let mut history = Vec::new();
     let mut commands: Vec<Command> = Vec::new();
@@ -177,7 +181,7 @@ pub(crate) fn fold(
         commands,
     });
     let snapshot = Snapshot { header, saga, loaded };
-    Ok(Group { snapshot, said, transition, answered_before, input: document })
+    Ok(Group { snapshot, said, transition, answered_before, stuck_before, input: document })
 }
 
 fn context<'a>(header: &'a Header, loaded: &'a Loaded, input: &'a serde_json::Value) -> Context<'a> {

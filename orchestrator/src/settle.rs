@@ -36,7 +36,7 @@ pub(crate) async fn committed(
             }
         }
     }
-    won.iter().for_each(|group| report(&group.snapshot));
+    won.iter().for_each(report);
     let answered = won.iter().filter(|group| group.snapshot.saga.is_answered());
     hints::tell(shared, answered.map(|group| (&group.snapshot, !group.answered_before)));
     groups(shared, won, now).await;
@@ -256,16 +256,18 @@ fn count_start(definition: &str, result: &'static str) {
 }
 
 /// Says in logs and metrics what people want to hear of.
-fn report(snapshot: &Snapshot) {
-    let Snapshot { header, saga, .. } = snapshot;
+fn report(group: &Group) {
+    let Snapshot { header, saga, .. } = &group.snapshot;
     let status = saga.status();
     tracing::debug!(saga_id = %header.id, version = saga.version, ?status, "saga moved");
     match status {
         Status::Running | Status::Compensating => {}
         Status::Stuck => {
-            let cause = saga.stuck.as_ref().map(|stuck| stuck.cause);
-            let step = saga.stuck.as_ref().map(|stuck| stuck.step.as_str());
-            tracing::warn!(saga_id = %header.id, ?cause, step, "saga needs a person");
+            // A stuck saga moves, too: what is said of it late is written down.
+            if let Some(stuck) = saga.stuck.as_ref().filter(|_| saga.stuck != group.stuck_before) {
+                let (cause, step, verb) = (stuck.cause.as_str(), stuck.step.as_str(), stuck.verb.as_str());
+                tracing::warn!(saga_id = %header.id, cause, step, verb, "saga needs a person");
+            }
         }
         Status::Completed | Status::Compensated | Status::Closed => {
             let decision = saga.decision;

@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,11 +247,30 @@ async fn late_success_after_compensation() {
     desk.until_status(id, Status::Compensated).await;
     desk.puppet("payment").reply(&charge, Outcome::refused("surprise", ""));
     let deadline = tokio::time::Instant::now() + LIMIT;
-    while desk.store.contradictions().await.expect("readable") == 0 {
+    while desk.store.contradictions(id..=id, 1).await.expect("readable") != [(id, 1)] {
         assert!(tokio::time::Instant::now() < deadline, "a contradiction after the end is in plain sight");
         tokio::time::advance(Duration::from_millis(10)).await;
     }
     println!("late successes noted: 1, contradictions after the end: 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_is_called_once_for_what_holds_a_saga() {
+    let warnings = log::Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let mut desk = Desk::new().await;
+    let id = desk.start().await.header.id;
+    let reserve = desk.puppet("booking").succeed(reserved()).await;
+    let charge = desk.puppet("payment").command(Verb::Execute).await;
+    desk.puppet("booking").reply(&reserve, Outcome::refused("surprise", ""));
+    let stuck = desk.until_status(id, Status::Stuck).await;
+    desk.puppet("payment").reply(&charge, Outcome::succeeded(json!({})));
+    let later = |snapshot: &Snapshot| snapshot.saga.version > stuck.saga.version;
+    let later = desk.until(id, "told of the charge", later).await;
+    assert_eq!(later.saga.stuck, stuck.saga.stuck);
+    let calls = warnings.with("saga needs a person");
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert!(calls[0].contains("cause=contract_violation step=booking "), "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]

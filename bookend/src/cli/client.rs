@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
 use super::exit::Exit;
@@ -18,7 +18,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(75);
 #[derive(Debug, Args)]
 pub(super) struct Server {
     /// Base address of the server.
-    #[arg(long, env = "BOOKEND_SERVER", default_value = "http://127.0.0.1:7878", global = true)]
+    #[arg(long, env = "BOOKEND_SERVER", default_value = "http://127.0.0.1:7878", global = true, value_parser = base)]
     server: String,
     /// Bearer token.
     #[arg(long, env = "BOOKEND_TOKEN", hide_env_values = true, default_value = "dev-admin", global = true)]
@@ -38,17 +38,19 @@ impl Server {
         &self,
         method: Method,
         path: &str,
-        headers: &[(&str, String)],
+        headers: &[(&'static str, String)],
         body: Option<&Value>,
         format: Format,
     ) -> anyhow::Result<Result<Answer, Exit>> {
         let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().context("no HTTP client")?;
-        let mut request = client.request(method, format!("{}{path}", self.server.trim_end_matches('/')));
-        request = request.bearer_auth(&self.token);
-        for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).context("a header name")?;
-            request = request.header(name, HeaderValue::from_str(value).context("a value does not fit into a header")?);
-        }
+        let headers = match self.headers(headers) {
+            Ok(headers) => headers,
+            Err(flag) => {
+                output::error(&format!("{flag} takes visible ASCII characters, without line breaks: correct it"));
+                return Ok(Err(Exit::Usage));
+            }
+        };
+        let mut request = client.request(method, format!("{}{path}", self.server)).headers(headers);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -68,6 +70,28 @@ impl Server {
         complain(status, &body, format);
         Ok(Err(exit_of(status)))
     }
+
+    /// `Err` names the flag whose value fits into no header.
+    fn headers(&self, headers: &[(&'static str, String)]) -> Result<HeaderMap, String> {
+        let mut all = HeaderMap::new();
+        let mut token = HeaderValue::try_from(format!("Bearer {}", self.token)).map_err(|_| "--token".to_owned())?;
+        token.set_sensitive(true);
+        all.insert(AUTHORIZATION, token);
+        for (name, value) in headers {
+            all.insert(*name, HeaderValue::try_from(value).map_err(|_| format!("--{name}"))?);
+        }
+        Ok(all)
+    }
+}
+
+/// The base of all addresses.
+fn base(text: &str) -> Result<String, &'static str> {
+    let plain =
+        |url: &Url| matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
+    match Url::parse(text).ok().filter(plain) {
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err("give the whole URL, such as http://127.0.0.1:7878"),
+    }
 }
 
 fn complain(status: StatusCode, body: &Value, format: Format) {
@@ -76,6 +100,16 @@ fn complain(status: StatusCode, body: &Value, format: Format) {
     }
     let title = output::cell(body, "title");
     output::error(&format!("{} {title}: {}", status.as_u16(), output::cell(body, "detail")));
+    for name in ["actions", "version", "saga_id"] {
+        match body.get(name) {
+            Some(Value::Array(values)) => {
+                let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                output::note(&format!("  {name}: {}", values.join(", ")));
+            }
+            Some(_) => output::note(&format!("  {name}: {}", output::cell(body, name))),
+            None => {}
+        }
+    }
     for problem in body.get("errors").and_then(Value::as_array).into_iter().flatten() {
         output::note(&format!("  {} {}", output::cell(problem, "pointer"), output::cell(problem, "detail")));
     }

@@ -149,6 +149,22 @@ impl Command {
             | Self::Config => false,
         }
     }
+
+    /// Whether the configuration says anything to it.
+    fn is_configured(&self) -> bool {
+        match self {
+            Self::Sagas(_) | Self::DeadLetters(_) | Self::Config => false,
+            Self::Demo { .. }
+            | Self::Dev { .. }
+            | Self::Serve { .. }
+            | Self::Participant { .. }
+            | Self::Providers { .. }
+            | Self::Migrate { .. }
+            | Self::Seed { .. }
+            | Self::Audit { .. }
+            | Self::Definitions(_) => true,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -178,12 +194,22 @@ pub fn run(cli: Cli) -> ExitCode {
         Exit::Failed
     });
     runtime.shutdown_background();
-    exit.into()
+    match output::finish() {
+        None => exit.into(),
+        Some(error) => {
+            output::error(&format!("standard output can't be written: {error}"));
+            Exit::Failed.into()
+        }
+    }
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { global, command } = cli;
     let file = global.config.as_deref();
+    if file.is_some() && !command.is_configured() {
+        output::error("this command reads no configuration: leave out --config. Clients take --server and --token");
+        return Ok(Exit::Usage);
+    }
     match command {
         Command::Demo { exit, port } => {
             let settings = Settings::read(file, port_flag(port))?;

@@ -1,8 +1,10 @@
 //! Prints: data on standard output, everything else on standard error.
 //!
-//! The one home of printing. A closed pipe is no error: whoever closed it has seen enough.
+//! The one home of printing. Must hold: data that could not be written is told of at the end, see [`finish`]; but a
+//! closed pipe is no error: whoever closed it has seen enough.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -16,14 +18,32 @@ pub enum Format {
     Json,
 }
 
+/// Why data was lost first. A server goes on without its output; so this is looked at when all is over.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
 /// Prints a line of data.
 pub fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    note_loss(writeln!(std::io::stdout(), "{text}"));
 }
 
 /// Prints text of several lines as it stands.
 pub fn text(text: &str) {
-    let _ = write!(std::io::stdout(), "{text}");
+    note_loss(write!(std::io::stdout(), "{text}"));
+}
+
+/// Writes out what was printed, and tells why if some of it was lost.
+pub fn finish() -> Option<&'static std::io::Error> {
+    note_loss(std::io::stdout().flush());
+    LOST.get()
+}
+
+fn note_loss(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        // The first one stays.
+        let _ = LOST.set(error);
+    }
 }
 
 /// Prints a remark that is not data.

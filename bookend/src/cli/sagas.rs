@@ -13,6 +13,8 @@ use super::client::{Server, encode};
 use super::exit::Exit;
 use super::output::{self, Format, cell};
 
+mod show;
+
 /// Longest wait that one request may ask for.
 const WAIT_S_MAX: u64 = 60;
 
@@ -82,7 +84,7 @@ enum Verb {
     Skip {
         #[command(flatten)]
         operation: Operation,
-        /// The output that counts, JSON.
+        /// The output that counts: JSON, or @FILE.
         #[arg(long, default_value = "{}")]
         result: String,
     },
@@ -104,7 +106,7 @@ struct Operation {
     /// The version that you looked at. Default: the newest, whatever it is.
     #[arg(long)]
     version: Option<u64>,
-    /// Repeating an operation with the same key repeats its answer. Default: a new one.
+    /// Repeating an operation with the same key repeats its answer. Default: a new one, printed.
     #[arg(long)]
     idempotency_key: Option<String>,
 }
@@ -113,7 +115,7 @@ impl Sagas {
     pub(super) async fn run(&self, format: Format) -> anyhow::Result<Exit> {
         match &self.verb {
             Verb::Start { definition, input, key, idempotency_key, wait } => {
-                let body = json!({"definition": definition, "key": key, "input": read_json(input)?});
+                let body = json!({"definition": definition, "key": key, "input": read_json("--input", input)?});
                 self.start(without_null(body), idempotency_key.as_deref(), *wait, format).await
             }
             Verb::Get { id } => self.get(*id, format).await,
@@ -121,12 +123,11 @@ impl Sagas {
                 let filters = [("status", status), ("definition", definition), ("key", key), ("cursor", cursor)];
                 self.list(&filters, *limit, format).await
             }
-            Verb::Wait { id, timeout } => self.wait(*id, *timeout, format).await,
+            Verb::Wait { id, timeout } => self.wait(*id, after(*timeout), format).await,
             Verb::History { id } => self.history(*id, format).await,
             Verb::Retry(operation) => self.operate("retry", operation, None, format).await,
             Verb::Skip { operation, result } => {
-                let output = serde_json::from_str(result).context("--result is not JSON")?;
-                self.operate("skip", operation, Some(output), format).await
+                self.operate("skip", operation, Some(read_json("--result", result)?), format).await
             }
             Verb::Compensate(operation) => self.operate("compensate", operation, None, format).await,
             Verb::Cancel(operation) => self.operate("cancel", operation, None, format).await,
@@ -143,14 +144,21 @@ impl Sagas {
     ) -> anyhow::Result<Exit> {
         let key = idempotency_key.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
         output::note(&format!("idempotency key: {key}"));
+        let deadline = wait.and_then(after);
         let mut headers = vec![("idempotency-key", key)];
         headers.extend(wait.map(|seconds| ("prefer", format!("wait={}", seconds.min(WAIT_S_MAX)))));
         match self.server.ask(Method::POST, "/v1/sagas", &headers, Some(&body), format).await? {
             Err(exit) => Ok(exit),
-            Ok(answer) => {
-                show(&answer.body, format);
-                Ok(if wait.is_some() { decided(&answer.body).unwrap_or(Exit::TimedOut) } else { Exit::Done })
-            }
+            Ok(answer) => match (wait, decided(&answer.body)) {
+                (Some(_), None) => {
+                    let id = cell(&answer.body, "id").parse().context("the server sent no id")?;
+                    self.wait(id, deadline, format).await
+                }
+                (wait, exit) => {
+                    show::saga(&answer.body, format);
+                    Ok(exit.filter(|_| wait.is_some()).unwrap_or(Exit::Done))
+                }
+            },
         }
     }
 
@@ -158,7 +166,7 @@ impl Sagas {
         match self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[], None, format).await? {
             Err(exit) => Ok(exit),
             Ok(answer) => {
-                show(&answer.body, format);
+                show::saga(&answer.body, format);
                 Ok(if decided(&answer.body).is_some() { Exit::Done } else { Exit::Open })
             }
         }
@@ -174,7 +182,8 @@ impl Sagas {
         match self.server.ask(Method::GET, &format!("/v1/sagas?{query}"), &[], None, format).await? {
             Err(exit) => Ok(exit),
             Ok(answer) => {
-                let columns = ["id", "definition", "status", "decision", "key", "created_at"];
+                let columns =
+                    ["id", "definition", "status", "decision", "stuck.cause", "stuck.step", "key", "created_at"];
                 output::rows(&answer.body, &columns, format);
                 if let Some(cursor) = answer.body.get("next_cursor").and_then(Value::as_str) {
                     output::note(&format!("more: --cursor {cursor}"));
@@ -184,27 +193,33 @@ impl Sagas {
         }
     }
 
-    async fn wait(&self, id: Uuid, timeout_s: u64, format: Format) -> anyhow::Result<Exit> {
-        let deadline = Instant::now() + Duration::from_secs(timeout_s);
+    /// Without a deadline it waits as long as it takes.
+    async fn wait(&self, id: Uuid, deadline: Option<Instant>, format: Format) -> anyhow::Result<Exit> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
-            let prefer = format!("wait={}", (left as u64).min(WAIT_S_MAX));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left_s = left.map_or(WAIT_S_MAX, |left| left.as_secs_f64().ceil() as u64);
+            let prefer = format!("wait={}", left_s.min(WAIT_S_MAX));
             let asked =
                 self.server.ask(Method::GET, &format!("/v1/sagas/{id}"), &[("prefer", prefer)], None, format).await?;
             let answer = match asked {
                 Err(exit) => return Ok(exit),
                 Ok(answer) => answer,
             };
-            let exit = decided(&answer.body);
-            if exit.is_some() || Instant::now() >= deadline {
-                show(&answer.body, format);
-                return Ok(exit.unwrap_or(Exit::TimedOut));
+            if let Some(exit) = decided(&answer.body) {
+                show::saga(&answer.body, format);
+                return Ok(exit);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                show::saga(&answer.body, format);
+                output::note(&format!("time ran out, and the saga goes on: bookend sagas wait {id}"));
+                return Ok(Exit::TimedOut);
             }
         }
     }
 
     async fn history(&self, id: Uuid, format: Format) -> anyhow::Result<Exit> {
         let mut cursor: Option<String> = None;
+        let (mut rows, mut late) = (Vec::new(), Value::Null);
         loop {
             let more = cursor.map(|cursor| format!("&cursor={}", encode(&cursor))).unwrap_or_default();
             let path = format!("/v1/sagas/{id}/history?limit=200{more}");
@@ -212,15 +227,30 @@ impl Sagas {
                 Err(exit) => return Ok(exit),
                 Ok(answer) => answer,
             };
-            match format {
-                Format::Json => output::json(&answer.body),
-                Format::Table => tell_history(&answer.body),
+            let mut page = answer.body;
+            if let Some(first) = page.get_mut("late_replies") {
+                late = first.take();
             }
-            cursor = answer.body.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+            let Some(Value::Array(of_page)) = page.get_mut("data").map(Value::take) else {
+                bail!("the server sent no history");
+            };
+            match format {
+                Format::Json => rows.extend(of_page),
+                Format::Table => show::history(&of_page),
+            }
+            cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
             if cursor.is_none() {
-                return Ok(Exit::Done);
+                break;
             }
         }
+        match format {
+            Format::Json => {
+                let whole = json!({"data": rows, "has_more": false, "next_cursor": null, "late_replies": late});
+                output::json(&whole);
+            }
+            Format::Table => show::late_replies(&late),
+        }
+        Ok(Exit::Done)
     }
 
     async fn operate(
@@ -243,17 +273,23 @@ impl Sagas {
             }
         };
         let key = operation.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        output::note(&format!("idempotency key: {key}"));
         let body = without_null(json!({"reason": operation.reason, "output": result}));
         let path = format!("/v1/sagas/{}/{name}", operation.id);
         let headers = [("if-match", matched), ("idempotency-key", key)];
         match self.server.ask(Method::POST, &path, &headers, Some(&body), format).await? {
             Err(exit) => Ok(exit),
             Ok(answer) => {
-                show(&answer.body, format);
+                show::saga(&answer.body, format);
                 Ok(Exit::Done)
             }
         }
     }
+}
+
+/// The instant after so many seconds; none where no clock reaches it.
+fn after(seconds: u64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_secs(seconds))
 }
 
 /// Exit code of a saga that is decided or stuck.
@@ -266,54 +302,15 @@ fn decided(saga: &Value) -> Option<Exit> {
     }
 }
 
-fn show(saga: &Value, format: Format) {
-    if format == Format::Json {
-        return output::json(saga);
-    }
-    for name in ["id", "definition", "status", "decision", "version", "created_at", "decided_at"] {
-        output::line(&format!("{name:<11} {}", cell(saga, name)));
-    }
-    for (name, paths) in [
-        ("failure", vec!["failure.step", "failure.code", "failure.message"]),
-        ("waiting", vec!["waiting.step", "waiting.verb", "waiting.for", "waiting.until"]),
-        ("stuck", vec!["stuck.step", "stuck.cause", "stuck.message"]),
-    ] {
-        if saga.get(name).is_some_and(Value::is_object) {
-            let cells: Vec<String> = paths.into_iter().map(|path| cell(saga, path)).collect();
-            output::line(&format!("{name:<11} {}", cells.join("  ")));
-        }
-    }
-    output::line("");
-    let steps = json!({"data": saga.get("steps")});
-    output::rows(&steps, &["name", "participant", "kind", "status", "execute_attempts", "compensate_attempts"], format);
-    let possible = saga.get("actions").and_then(Value::as_array).into_iter().flatten();
-    let possible: Vec<String> =
-        possible.filter(|action| cell(action, "allowed") == "true").map(|action| cell(action, "name")).collect();
-    if !possible.is_empty() {
-        output::line(&format!("\npossible: {}", possible.join(", ")));
-    }
-}
-
-fn tell_history(page: &Value) {
-    for row in page.get("data").and_then(Value::as_array).into_iter().flatten() {
-        let reason =
-            row.get("reason").and_then(Value::as_str).map(|reason| format!("  “{reason}”")).unwrap_or_default();
-        output::line(&format!("{:>4}  {}  {}{reason}", cell(row, "seq"), cell(row, "at"), cell(row, "actor")));
-        for event in row.get("events").and_then(Value::as_array).into_iter().flatten() {
-            output::line(&format!("        {}", crate::demo::narrator::sentence(event)));
-        }
-    }
-}
-
-fn read_json(text: &str) -> anyhow::Result<Value> {
+fn read_json(flag: &str, text: &str) -> anyhow::Result<Value> {
     let text = match text.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("{path} can't be read"))?,
         None => text.to_owned(),
     };
-    match serde_json::from_str(&text).context("--input is not JSON")? {
+    match serde_json::from_str(&text).with_context(|| format!("{flag} is not JSON"))? {
         Value::Object(members) => Ok(Value::Object(members)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            bail!("--input must be a JSON object")
+            bail!("{flag} must be a JSON object")
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Says events as sentences, for the demo and `bookend sagas history`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::output::cell;
 
@@ -15,7 +15,7 @@ pub fn sentence(event: &Value) -> String {
         "attempt_failed" => {
             format!("{:<12} {} attempt {} gave no verdict: {}", step(), get("verb"), get("attempt"), get("why"))
         }
-        "succeeded" => format!("{:<12} succeeded{}", step(), gist(event)),
+        "succeeded" => format!("{:<12} succeeded{}", step(), gist(&event["output"])),
         "refused" => format!("{:<12} refused: {}", step(), get("code")),
         "fence_started" => format!("{:<12} is unknown; asking its fence", step()),
         "fenced" => format!("{:<12} was never executed and never will be", step()),
@@ -29,7 +29,9 @@ pub fn sentence(event: &Value) -> String {
         },
         "compensated" if get("nothing_to_undo") == "true" => format!("{:<12} had nothing to undo", step()),
         "compensated" => format!("{:<12} undone", step()),
-        "late" => format!("{:<12} {} was answered, and nothing moves", step(), get("verb")),
+        "late" => {
+            format!("{:<12} {} was answered, and nothing moves: {}", step(), get("verb"), fact(&event["fact"]))
+        }
         "cancel_requested" => "cancel requested".to_owned(),
         "cancel_granted" => "cancel granted".to_owned(),
         "cancel_too_late" => "cancel came too late".to_owned(),
@@ -47,9 +49,20 @@ fn nth(attempt: &str) -> String {
     if attempt == "1" { String::new() } else { format!(" again, attempt {attempt}") }
 }
 
+/// What a late answer said, whole: a person weighs it against what was known.
+fn fact(fact: &Value) -> String {
+    if let Some(code) = fact["refused"].as_str() {
+        return format!("refused: {code}");
+    }
+    let output = &fact["succeeded"];
+    match gist(output) {
+        told if told.is_empty() && *output != json!({}) => format!("succeeded, {output}"),
+        told => format!("succeeded{told}"),
+    }
+}
+
 /// What is worth telling of an output.
-fn gist(event: &Value) -> String {
-    let output = &event["output"];
+fn gist(output: &Value) -> String {
     let money = |value: &Value| {
         let minor = value["amount_minor"].as_i64()?;
         Some(format!(", {}.{:02} {}", minor / 100, minor % 100, value["currency"].as_str()?))
@@ -61,9 +74,9 @@ fn gist(event: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use saga_core::Event;
+    use saga_core::event::Fact;
     use saga_core::state::{Decision, End};
     use saga_defs::{Timestamp, Verb};
-    use serde_json::json;
 
     use super::*;
 
@@ -83,5 +96,28 @@ mod tests {
         assert_eq!(tell(sent(2)), "notify       execute sent again, attempt 2");
         assert_eq!(tell(Event::Decided { decision: Decision::Undone, at: Timestamp(0) }), "DECIDED: undone");
         assert_eq!(tell(Event::Ended { end: End::Compensated }), "ended: compensated");
+    }
+
+    #[test]
+    fn a_late_answer_is_told_with_what_it_said() {
+        let tell = |verb, fact| {
+            let event = Event::Late { step: "payment".into(), verb, fact };
+            let sentence = sentence(&serde_json::to_value(event).unwrap());
+            sentence.split_once("nothing moves: ").map(|(_, fact)| fact.to_owned())
+        };
+        let amount = json!({"amount": {"amount_minor": 4505, "currency": "EUR"}});
+        let cases = [
+            (Verb::Execute, Fact::Succeeded(amount), "succeeded, 45.05 EUR"),
+            (Verb::Execute, Fact::Succeeded(json!({})), "succeeded"),
+            (
+                Verb::Compensate,
+                Fact::Succeeded(json!({"nothing_to_undo": true})),
+                "succeeded, {\"nothing_to_undo\":true}",
+            ),
+            (Verb::Execute, Fact::Refused("card_declined".into()), "refused: card_declined"),
+        ];
+        for (verb, fact, told) in cases {
+            assert_eq!(tell(verb, fact).as_deref(), Some(told));
+        }
     }
 }

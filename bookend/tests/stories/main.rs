@@ -6,6 +6,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod audit;
+
+mod command_line;
+
 mod demo;
 
 mod data_folder;

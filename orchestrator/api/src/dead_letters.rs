@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Response};
 use axum::response::IntoResponse;
 use orchestrator::{Engine, LetterAction, LetterAnswer, LetterRefusal, LetterRequest};
 use runtime::clock::rfc3339;
-use runtime::http::{Cursor, Json, Page, Problem, Query, limit};
+use runtime::http::{Cursor, Json, NoQuery, Page, Problem, Query, limit};
 use saga_defs::Timestamp;
 use saga_store::{KeptLetter, LetterFilter, LetterSummary};
 use serde::{Deserialize, Serialize};
@@ -219,12 +219,13 @@ fn parameters(asked: &Asked) -> [(&'static str, Option<String>); 4] {
 #[utoipa::path(
     get, path = "/v1/dead-letters/{id}", operation_id = "read_dead_letter", tag = "dead letters",
     params(("id" = Uuid, Path, description = "The dead letter.")),
-    responses((status = 200, description = "The letter as it is.", body = LetterView), LetterMissing),
+    responses((status = 200, description = "The letter as it is.", body = LetterView), LetterMissing, Invalid),
 )]
 pub(crate) async fn read(
     State(engine): State<Engine>,
     Admin(_): Admin,
     LetterId(id): LetterId,
+    _query: NoQuery,
 ) -> Result<Json<LetterView>, Problem> {
     let found = engine.store().dead_letter(id).await.map_err(|error| problems::of_store(&error))?;
     found.map(|letter| Json(letter.into())).ok_or_else(problems::no_letter)
@@ -242,6 +243,7 @@ pub(crate) async fn replay(
     State(engine): State<Engine>,
     Admin(principal): Admin,
     LetterId(id): LetterId,
+    _query: NoQuery,
     Json(body): Json<Reason>,
 ) -> Result<Response<Body>, Problem> {
     settle(&engine, actor(&principal), id, body, LetterAction::Replay).await
@@ -258,6 +260,7 @@ pub(crate) async fn discard(
     State(engine): State<Engine>,
     Admin(principal): Admin,
     LetterId(id): LetterId,
+    _query: NoQuery,
     Json(body): Json<Reason>,
 ) -> Result<Response<Body>, Problem> {
     settle(&engine, actor(&principal), id, body, LetterAction::Discard).await

@@ -5,7 +5,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Response;
 use orchestrator::Engine;
-use runtime::http::{Cursor, Json, Page, Principal, Problem, Query, limit};
+use runtime::http::{Cursor, Json, NoQuery, Page, Principal, Problem, Query, limit};
 use saga_defs::Definition;
 use saga_defs::catalog::Loaded;
 use serde::{Deserialize, Serialize};
@@ -118,11 +118,13 @@ pub(crate) async fn list(
     responses(
         (status = 200, description = "The definition.", body = DefinitionView),
         (status = 404, description = "`not_found`", body = ProblemDocument, content_type = "application/problem+json"),
+        Invalid,
     ),
 )]
 pub(crate) async fn read(
     State(engine): State<Engine>,
     _principal: Principal,
+    _query: NoQuery,
     reference: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DefinitionView>, Problem> {
     let found = reference.ok().and_then(|Path(reference)| engine.catalog().find(&reference));

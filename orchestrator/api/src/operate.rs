@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use orchestrator::{Engine, OperateRequest, Operated};
-use runtime::http::{Json, Principal, Problem};
+use runtime::http::{Json, NoQuery, Principal, Problem};
 use saga_core::{Action, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -88,6 +88,7 @@ impl FromRequestParts<Engine> for Asked {
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Problem> {
         let principal = Principal::from_request_parts(parts, engine).await?;
         let SagaId(saga_id) = SagaId::from_request_parts(parts, engine).await?;
+        NoQuery::from_request_parts(parts, engine).await?;
         let IdempotencyKey(idempotency_key) = IdempotencyKey::from_request_parts(parts, engine).await?;
         let seen = IfMatch::from_request_parts(parts, engine).await?;
         Ok(Self { engine: engine.clone(), principal, saga_id, idempotency_key, seen })

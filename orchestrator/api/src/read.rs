@@ -8,7 +8,7 @@ use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use orchestrator::Engine;
 use runtime::clock::rfc3339;
-use runtime::http::{Cursor, Page, Principal, Problem, Query, limit};
+use runtime::http::{Cursor, NoQuery, Page, Principal, Problem, Query, limit};
 use saga_store::{HistoryRow, LateReply};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -43,6 +43,7 @@ pub(crate) async fn read(
     State(engine): State<Engine>,
     principal: Principal,
     SagaId(id): SagaId,
+    _query: NoQuery,
     known: IfNoneMatch,
     wait: Wait,
 ) -> Result<Response<Body>, Problem> {

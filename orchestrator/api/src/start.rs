@@ -6,7 +6,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use orchestrator::{Engine, StartAnswer, StartRequest};
-use runtime::http::{Json, Principal, Problem};
+use runtime::http::{Json, NoQuery, Principal, Problem};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -70,6 +70,7 @@ pub(crate) struct Start {
 pub(crate) async fn start(
     State(engine): State<Engine>,
     principal: Principal,
+    _query: NoQuery,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     wait: Wait,
     Json(body): Json<Start>,

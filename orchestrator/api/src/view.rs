@@ -145,6 +145,8 @@ pub(crate) struct SummaryView {
     decision: Option<Decision>,
     /// Why it does not go the forward way, for machines.
     failure_code: Option<String>,
+    /// Why it needs a person.
+    stuck: Option<StuckSummary>,
     version: u64,
     #[schema(format = DateTime)]
     created_at: String,
@@ -152,6 +154,13 @@ pub(crate) struct SummaryView {
     updated_at: String,
     #[schema(format = DateTime)]
     decided_at: Option<String>,
+}
+
+/// Why a saga needs a person, in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StuckSummary {
+    cause: Cause,
+    step: String,
 }
 
 impl SagaView {
@@ -263,6 +272,7 @@ impl From<Summary> for SummaryView {
             status: summary.status.into(),
             decision: summary.decision.map(Decision::from),
             failure_code: summary.failure_code,
+            stuck: summary.stuck.map(|(cause, step)| StuckSummary { cause: cause.into(), step }),
             version: summary.version,
             created_at: rfc3339(header.created_at),
             updated_at: rfc3339(summary.updated_at),

@@ -201,6 +201,22 @@ pub enum Cause {
     DedupeWindowOver,
 }
 
+impl Cause {
+    /// The cause's word in the API, in tables and in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::CompensationExhausted => "compensation_exhausted",
+            Self::RefusedAfterPivot => "refused_after_pivot",
+            Self::CompensationRefused => "compensation_refused",
+            Self::ContractViolation => "contract_violation",
+            Self::PayloadMapping => "payload_mapping",
+            Self::DedupeWindowOver => "dedupe_window_over",
+        }
+    }
+}
+
 /// A request to cancel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
@@ -319,5 +335,26 @@ impl Saga {
     #[must_use]
     pub fn step(&self, name: &str) -> Option<&StepState> {
         self.steps.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_has_one_word() {
+        let causes = [
+            Cause::AttemptsExhausted,
+            Cause::CompensationExhausted,
+            Cause::RefusedAfterPivot,
+            Cause::CompensationRefused,
+            Cause::ContractViolation,
+            Cause::PayloadMapping,
+            Cause::DedupeWindowOver,
+        ];
+        for cause in causes {
+            assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
+        }
     }
 }

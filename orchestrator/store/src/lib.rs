@@ -6,6 +6,7 @@
 //! implementation passes [`conformance`].
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 use saga_core::Status;
@@ -114,8 +115,8 @@ pub trait Store: Retention + fmt::Debug {
     /// Late replies of a saga, oldest first, at most 200.
     async fn late(&self, saga_id: Uuid) -> Result<Vec<LateReply>, Error>;
 
-    /// How many late replies contradict what their saga ended on.
-    async fn contradictions(&self) -> Result<u64, Error>;
+    /// Sagas with such ids that late replies contradict, in the order of ids, and how many replies do.
+    async fn contradictions(&self, ids: RangeInclusive<Uuid>, limit: u64) -> Result<Vec<(Uuid, u64)>, Error>;
 
     /// Keeps dead letters. One that waits already is left as it is; one that was settled and died again waits again.
     async fn keep_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), Error>;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use saga_core::state::Cause;
 use saga_core::{Decision, Saga, Status};
 use saga_defs::{Command, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -279,6 +280,8 @@ pub struct Summary {
     pub decision: Option<Decision>,
     /// Code of its failure.
     pub failure_code: Option<String>,
+    /// What holds it for a person, and at which step.
+    pub stuck: Option<(Cause, String)>,
     /// Its version.
     pub version: u64,
     /// When it last changed.

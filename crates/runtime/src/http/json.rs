@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -40,16 +40,14 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::unsupported_media_type());
-        }
+        check_encoding(request.headers())?;
         let body = read_body(request).await?;
-        let value = parse(&body)?;
+        scan(&body)?;
         // serde takes an array for the fields in order.
-        if body.trim_ascii_start().starts_with(b"[") {
+        if !body.trim_ascii_start().starts_with(b"{") {
             return Err(Problem::unprocessable("invalid_body", "Line 1: the body must be a JSON object."));
         }
-        Ok(Self(value))
+        build(&body).map(Self)
     }
 }
 
@@ -89,6 +87,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         return Err(Problem::payload_too_large());
     }
     scan(bytes)?;
+    build(bytes)
+}
+
+/// Reads a value from a text that was looked through.
+fn build<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = error.path().to_string();
@@ -103,17 +106,32 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media_type.strip_prefix("application/") {
-        Some(subtype) => subtype == "json" || subtype.ends_with("+json"),
-        None => false,
+/// The body must be declared as JSON in UTF-8, as it is.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let problem = Problem::unsupported_media_type("Send the body as it is, without the header `Content-Encoding`.");
+        return Err(problem.with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     }
+    let value =
+        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let mut parts = value.split(';').map(str::trim);
+    let subtype = parts.next().and_then(|media_type| media_type.strip_prefix("application/"));
+    if !subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json")) {
+        let detail = "Send the body as JSON with the header `Content-Type: application/json`.";
+        return Err(Problem::unsupported_media_type(detail));
+    }
+    let mut charsets = parts.filter_map(|parameter| parameter.strip_prefix("charset="));
+    if charsets.any(|charset| !matches!(charset.trim_matches('"'), "utf-8" | "utf8")) {
+        return Err(Problem::unsupported_media_type("Send the body in UTF-8: `Content-Type: application/json`."));
+    }
+    Ok(())
 }
 
 /// Walks through the text once without building values.
 fn scan(bytes: &[u8]) -> Result<(), Problem> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(Problem::bad_request("malformed_json", "Send a body: it is empty, and must be JSON."));
+    }
     let flaw = Cell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let result = Walk { depth: 0, flaw: &flaw }.deserialize(&mut reader).and_then(|()| reader.end());

@@ -27,5 +27,5 @@ pub use json::Json;
 pub use operations::operations;
 pub use page::{Cursor, Page, limit};
 pub use problem::Problem;
-pub use query::Query;
+pub use query::{NoQuery, Query};
 pub use serve::{serve, serve_here};

@@ -101,10 +101,9 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", detail)
     }
 
-    /// 415: the body is not declared as JSON.
+    /// 415: the body is not declared as JSON, or comes in a form that is not read.
     #[must_use]
-    pub fn unsupported_media_type() -> Self {
-        let detail = "Send the body as JSON with the header `Content-Type: application/json`.";
+    pub fn unsupported_media_type(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 

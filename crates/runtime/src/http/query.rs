@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -26,6 +27,22 @@ where
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         parse(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+/// Of a route without parameters: whatever is sent is named in the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct NoQuery;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Query::<Nothing>::from_request_parts(parts, state).await.map(|_| Self)
     }
 }
 
@@ -62,8 +79,6 @@ fn bad(name: &str, wish: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -106,6 +121,28 @@ mod tests {
             assert_eq!((problem.status().as_u16(), problem.code()), (400, "bad_parameter"), "{text}");
             assert!(problem.detail().contains(named), "{}", problem.detail());
             assert!(!problem.detail().contains("secret"), "{}", problem.detail());
+        }
+    }
+
+    #[test]
+    fn what_a_number_must_be_is_said() {
+        for text in ["limit=-1", "limit=ten", "limit=1.5"] {
+            let problem = parse::<List>(text).unwrap_err();
+            assert_eq!(problem.detail(), "The parameter `limit` must be a whole number, 0 or more.", "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_route_without_parameters_takes_none() {
+        let ask = async |uri: &str| {
+            let (mut parts, ()) = axum::http::Request::builder().uri(uri).body(()).unwrap().into_parts();
+            NoQuery::from_request_parts(&mut parts, &()).await
+        };
+        assert!(ask("/sagas/7").await.is_ok() && ask("/sagas/7?").await.is_ok());
+        for uri in ["/sagas/7?wait=secret", "/sagas/7?wait"] {
+            let problem = ask(uri).await.unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (400, "bad_parameter"), "{uri}");
+            assert!(problem.detail().contains("`wait`") && !problem.detail().contains("secret"), "{problem:?}");
         }
     }
 

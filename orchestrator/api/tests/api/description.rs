@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::Desk;
+use crate::common::{CHIEF, Desk, GOOD};
 use axum::http::Method;
 use serde_json::Value;
 
@@ -37,6 +37,18 @@ fn operations(document: &Value) -> Vec<(String, Method, Value)> {
         })
     };
     paths.iter().flat_map(of_path).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parameter_that_is_not_described_is_refused_everywhere() {
+    let desk = Desk::new().await;
+    let id = desk.start("k", GOOD).await.id();
+    for (path, method, _) in operations(&document()).iter().filter(|(_, _, about)| about["tags"][0] != "owners") {
+        let asked = path.replace("{id}", &id).replace("{reference}", "booking");
+        let answer = desk.ask(method.clone(), &format!("{asked}?colour=red"), CHIEF, &[], None).await;
+        assert_eq!(answer.problem(), (400, "bad_parameter"), "{method} {path}");
+        assert_eq!(answer.body["parameter"], "colour", "{method} {path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -288,6 +288,18 @@ async fn lists_are_newest_first_filtered_and_paged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_says_what_holds_a_stuck_saga() {
+    let desk = Desk::new().await;
+    desk.stuck().await;
+    let listed = desk.get("/v1/sagas?status=stuck", DESK).await.body;
+    assert_eq!(listed["data"][0]["stuck"], json!({"cause": "attempts_exhausted", "step": "notify"}));
+    let id = desk.start("good", GOOD).await.id();
+    desk.until(&id, "completed").await;
+    let listed = desk.get("/v1/sagas?status=completed", DESK).await.body;
+    assert_eq!(listed["data"][0].get("stuck"), Some(&Value::Null));
+}
+
+#[tokio::test(start_paused = true)]
 async fn definitions_are_listed_and_found_by_name_and_version() {
     let desk = Desk::new().await;
     let first = desk.get("/v1/definitions?limit=2", DESK).await;

@@ -40,13 +40,20 @@ pub(super) async fn a_late_reply_is_kept_once(world: &World) {
     assert_eq!((shown.len(), &shown[0]), (200, &first));
 }
 
-pub(super) async fn contradictions_are_counted(world: &World) {
-    let count = async || world.store.contradictions().await.expect("the store counts");
-    assert_eq!(count().await, 0);
-    let saga_id = world.id();
+pub(super) async fn contradictions_are_told_by_saga(world: &World) {
+    let within = async |ids, limit| world.store.contradictions(ids, limit).await.expect("the store reads");
+    let all = Uuid::nil()..=Uuid::max();
+    assert_eq!(within(all.clone(), 10).await, []);
+    let mut ids = [world.id(), world.id(), world.id()];
+    ids.sort_unstable();
+    let [first, second, third] = ids;
     let reasons = [LateReason::Ended, LateReason::Contradiction, LateReason::Orphan, LateReason::Contradiction];
-    keep(world, &reasons.map(|reason| late(world, saga_id, reason))).await;
-    assert_eq!(count().await, 2);
+    keep(world, &reasons.map(|reason| late(world, third, reason))).await;
+    keep(world, &[late(world, first, LateReason::Contradiction), late(world, second, LateReason::Overruled)]).await;
+    assert_eq!(within(all.clone(), 10).await, [(first, 1), (third, 2)]);
+    assert_eq!(within(all, 1).await, [(first, 1)]);
+    assert_eq!(within(second..=third, 10).await, [(third, 2)]);
+    assert_eq!(within(second..=second, 10).await, []);
 }
 
 fn definition(name: &str, version: u32, content: &str) -> PublishedDefinition {

@@ -130,7 +130,7 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     queries::answers_are_of_those_that_have_one(&world().await).await;
 
     facts::a_late_reply_is_kept_once(&world().await).await;
-    facts::contradictions_are_counted(&world().await).await;
+    facts::contradictions_are_told_by_saga(&world().await).await;
     facts::publishing_again_changes_nothing(&world().await).await;
     facts::changed_content_is_refused_whole(&world().await).await;
     facts::the_store_can_be_written(&world().await).await;

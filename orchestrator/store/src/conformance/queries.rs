@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use saga_core::state::Cause;
 use saga_core::{Decision, Status};
 use uuid::Uuid;
 
@@ -86,6 +87,7 @@ pub(super) async fn a_summary_tells_what_the_state_says(world: &World) {
         status: Status::Running,
         decision,
         failure_code: None,
+        stuck: None,
         version: 1,
         updated_at: start.header.created_at,
         decided_at,
@@ -104,6 +106,12 @@ pub(super) async fn a_summary_tells_what_the_state_says(world: &World) {
         ..summary(Some(Decision::Refused), Some(now))
     };
     assert_eq!(list(world, &everything(), 10).await, [ended]);
+
+    let start = world.started_one().await;
+    world.win(&[world.stick(&start)]).await;
+    let held = list(world, &Filter { status: Some(Status::Stuck), ..everything() }, 10).await;
+    let held: Vec<_> = held.into_iter().map(|summary| (summary.header.id, summary.stuck)).collect();
+    assert_eq!(held, [(start.header.id, Some((Cause::ContractViolation, "here".to_owned())))]);
 }
 
 pub(super) async fn open_sagas_are_counted_by_status(world: &World) {

@@ -104,6 +104,11 @@ impl World {
         self.reply(last, Verdict::refused("closed", "It is closed."))
     }
 
+    /// The transition after a start whose command was not understood: it holds the saga for a person.
+    pub(super) fn stick(&self, last: &Transition) -> Transition {
+        self.reply(last, Verdict::refused(message::CONTRACT_VIOLATION, "what is that?"))
+    }
+
     fn reply(&self, last: &Transition, verdict: Verdict) -> Transition {
         let reply = last.commands.last().expect("the saga waits for a reply").reply(verdict);
         let context = self.context(&last.header, &Value::Null);

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -257,9 +258,9 @@ impl Store for MemoryStore {
         Ok(self.tables().late(saga_id))
     }
 
-    async fn contradictions(&self) -> Result<u64, Error> {
+    async fn contradictions(&self, ids: RangeInclusive<Uuid>, limit: u64) -> Result<Vec<(Uuid, u64)>, Error> {
         yield_now().await;
-        Ok(self.tables().contradictions())
+        Ok(self.tables().contradictions(&ids, limit))
     }
 
     async fn keep_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), Error> {

@@ -4,6 +4,7 @@
 //! database would be asked for.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use saga_core::{Saga, Status};
@@ -262,8 +263,13 @@ impl Tables {
         self.late_page(saga_id, 0, SHOWN_MAX)
     }
 
-    pub(super) fn contradictions(&self) -> u64 {
-        self.late.values().filter(|reply| reply.reason == LateReason::Contradiction).count() as u64
+    pub(super) fn contradictions(&self, ids: &RangeInclusive<Uuid>, limit: u64) -> Vec<(Uuid, u64)> {
+        let mut contradicted: BTreeMap<Uuid, u64> = BTreeMap::new();
+        let within = self.late.values().filter(|reply| ids.contains(&reply.saga_id));
+        for reply in within.filter(|reply| reply.reason == LateReason::Contradiction) {
+            *contradicted.entry(reply.saga_id).or_default() += 1;
+        }
+        contradicted.into_iter().take(at_most(limit)).collect()
     }
 
     /// Settles a waiting dead letter, and queues what is sent again.
@@ -338,6 +344,7 @@ fn summary(row: &Row) -> Summary {
         status: row.saga.status(),
         decision: row.saga.decision,
         failure_code: row.saga.failure.as_ref().map(|failure| failure.code.clone()),
+        stuck: row.saga.stuck.as_ref().map(|stuck| (stuck.cause, stuck.step.clone())),
         version: row.saga.version,
         updated_at: row.updated_at,
         decided_at: row.saga.decided_at,

@@ -1,5 +1,7 @@
 //! Replies that could not change their sagas any more.
 
+use std::ops::RangeInclusive;
+
 use saga_defs::Timestamp;
 use sea_orm::FromQueryResult;
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Order, Query};
@@ -76,15 +78,26 @@ pub(super) async fn page(store: &SqlStore, saga_id: Uuid, skip: u64, limit: u64)
 }
 
 #[derive(FromQueryResult)]
-struct CountRow {
-    rows: i64,
+struct Contradicted {
+    saga_id: Uuid,
+    replies: i64,
 }
 
-pub(super) async fn contradictions(store: &SqlStore) -> Result<u64, Error> {
+pub(super) async fn contradictions(
+    store: &SqlStore,
+    ids: RangeInclusive<Uuid>,
+    limit: u64,
+) -> Result<Vec<(Uuid, u64)>, Error> {
     let select = Query::select()
-        .expr_as(Expr::col("saga_id").count(), "rows")
+        .column("saga_id")
+        .expr_as(Expr::col("command_id").count(), "replies")
         .from("late_replies")
         .and_where(Expr::col("reason").eq(word(LateReason::Contradiction)))
+        .and_where(Expr::col("saga_id").between(*ids.start(), *ids.end()))
+        .group_by_col("saga_id")
+        .order_by("saga_id", Order::Asc)
+        .limit(limit)
         .to_owned();
-    Ok(store.read::<CountRow, _>(&select).await?.into_iter().map(|row| unsigned(row.rows)).sum())
+    let found = store.read::<Contradicted, _>(&select).await?;
+    Ok(found.into_iter().map(|row| (row.saga_id, unsigned(row.replies))).collect())
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -198,8 +199,8 @@ impl Store for SqlStore {
         late::of_saga(self, saga_id).await
     }
 
-    async fn contradictions(&self) -> Result<u64, Error> {
-        late::contradictions(self).await
+    async fn contradictions(&self, ids: RangeInclusive<Uuid>, limit: u64) -> Result<Vec<(Uuid, u64)>, Error> {
+        late::contradictions(self, ids, limit).await
     }
 
     async fn keep_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), Error> {

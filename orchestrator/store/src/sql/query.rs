@@ -113,6 +113,8 @@ struct Listed {
     status: String,
     decision: Option<String>,
     failure_code: Option<String>,
+    stuck_cause: Option<String>,
+    waiting_on: Option<String>,
     version: i64,
     updated_at: i64,
     decided_at: Option<i64>,
@@ -127,6 +129,7 @@ impl TryFrom<Listed> for Summary {
             status: parse(row.status)?,
             decision: row.decision.map(parse).transpose()?,
             failure_code: row.failure_code,
+            stuck: row.stuck_cause.map(parse).transpose()?.zip(row.waiting_on),
             version: unsigned(row.version),
             updated_at: Timestamp(row.updated_at),
             decided_at: row.decided_at.map(Timestamp),
@@ -140,7 +143,8 @@ pub(super) async fn list(store: &SqlStore, filter: &Filter, limit: u64) -> Resul
         |column: &'static str, value: &Option<String>| value.as_deref().map(|value| Expr::col(column).eq(value));
     let select = Query::select()
         .columns(HEADER)
-        .columns(["status", "decision", "failure_code", "version", "updated_at", "decided_at"])
+        .columns(["status", "decision", "failure_code", "stuck_cause", "waiting_on"])
+        .columns(["version", "updated_at", "decided_at"])
         .from("sagas")
         .and_where(Expr::col("tenant").eq(tenant.as_str()))
         .and_where_option(equal("principal", principal))

@@ -60,7 +60,6 @@ async fn asked_again_and_again(world: &World) -> BTreeSet<String> {
     store.count_open().await.unwrap();
     store.outbox_load().await.unwrap();
     store.dead_letters_waiting().await.unwrap();
-    store.contradictions().await.unwrap();
     store.claim_timers(10, 0).await.unwrap();
     store.claim_outbox(10, 0).await.unwrap();
     store.extend_outbox(&[Uuid::nil()], 0).await.unwrap();

@@ -1,6 +1,7 @@
 //! Bodies that must be read, and bodies that must not.
 
 use axum::Router;
+use axum::http::HeaderName;
 use axum::routing::post;
 use serde::Deserialize;
 use serde_json::Value;
@@ -33,12 +34,23 @@ fn refused(text: &str) -> Problem {
 }
 
 async fn send(content_type: Option<&str>, body: String) -> StatusCode {
+    let headers = content_type.map(|content_type| (CONTENT_TYPE, content_type));
+    send_with(headers.as_slice(), body).await
+}
+
+async fn send_with(headers: &[(HeaderName, &str)], body: String) -> StatusCode {
     let router = Router::new().route("/", post(|Json(_): Json<Value>| async {}));
     let mut request = Request::post("/");
-    if let Some(content_type) = content_type {
-        request = request.header(CONTENT_TYPE, content_type);
+    for (name, value) in headers {
+        request = request.header(name, *value);
     }
     router.oneshot(request.body(Body::from(body)).unwrap()).await.unwrap().status()
+}
+
+/// What the extractor says of a body that is no booking.
+async fn detail(body: &'static str) -> String {
+    let request = Request::post("/").header(CONTENT_TYPE, "application/json").body(Body::from(body)).unwrap();
+    Json::<Booking>::from_request(request, &()).await.unwrap_err().detail().to_owned()
 }
 
 #[test]
@@ -101,22 +113,49 @@ fn a_repeated_key_is_refused_at_any_depth() {
 
 #[tokio::test]
 async fn only_json_is_taken() {
-    for content_type in ["application/json", "application/json; charset=utf-8", "application/merge-patch+json"] {
+    for content_type in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/json;Charset=\"UTF-8\"",
+        "application/merge-patch+json",
+    ] {
         assert_eq!(send(Some(content_type), "{}".to_owned()).await, StatusCode::OK, "{content_type}");
     }
-    for content_type in [None, Some("text/plain"), Some("application/jsonp"), Some("text/json")] {
+    let others = ["text/plain", "application/jsonp", "text/json", "application/json; charset=iso-8859-1"];
+    for content_type in others.map(Some).into_iter().chain([None]) {
         assert_eq!(send(content_type, "{}".to_owned()).await, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type:?}");
     }
 }
 
 #[tokio::test]
-async fn an_array_is_no_body() {
-    assert_eq!(send(Some("application/json"), "[7]".to_owned()).await, StatusCode::UNPROCESSABLE_ENTITY);
+async fn a_body_is_taken_as_it_is() {
+    let with = async |encoding| {
+        let headers = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, encoding)];
+        send_with(&headers, "{}".to_owned()).await
+    };
+    assert_eq!(with("identity").await, StatusCode::OK);
+    for encoding in ["gzip", "identity, br"] {
+        assert_eq!(with(encoding).await, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn only_an_object_is_a_body() {
+    for body in ["[7]", "[{}]", " \"a\"", "7", "null"] {
+        assert_eq!(detail(body).await, "Line 1: the body must be a JSON object.", "{body}");
+    }
+    assert!(detail("[1,]").await.starts_with("Line 1: correct the JSON"), "what is no JSON is told first");
+    assert_eq!(detail(" \n").await, "Send a body: it is empty, and must be JSON.");
+    assert_eq!(
+        detail("{\"slot\": 7, \"patient\": 1}").await,
+        "Line 1: `patient` must be a JSON object.",
+        "and no word of Rust"
+    );
 }
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_413() {
-    let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    let text = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
     let json = Some("application/json");
     assert_eq!(send(json, text(BODY_BYTES_MAX)).await, StatusCode::OK);
     assert_eq!(send(json, text(BODY_BYTES_MAX + 1)).await, StatusCode::PAYLOAD_TOO_LARGE);
