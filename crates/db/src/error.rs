@@ -75,6 +75,14 @@ impl Error {
         }
     }
 
+    /// What came of the driver, or of the wait for it.
+    pub(crate) fn cause(&self) -> Option<&DbErr> {
+        match self {
+            Self::Transient(error) | Self::Bug(error) | Self::UnknownCommit(error) => Some(error),
+            Self::Unknown | Self::SchemaName(_) => None,
+        }
+    }
+
     /// What the database calls its refusal: an SQLSTATE of PostgreSQL, or a result code of SQLite.
     #[must_use]
     pub fn refusal_code(&self) -> Option<String> {
@@ -142,9 +150,9 @@ fn is_transient_code(code: &str) -> bool {
     let classes = ["08", "40", "53", "57", "58"];
     // A lock was not to be had; the server became a standby; it ended a transaction that was idle, or took too long.
     let codes = ["55P03", "25006", "25P03", "25P04"];
-    // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_PROTOCOL, plain and extended: the low byte is
-    // the primary code.
-    let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14 | 15));
+    // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_PROTOCOL, plain and extended: the low byte is the primary
+    // code. A read that fails may be about one row for ever.
+    let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 13 | 14 | 15));
     let postgres = code.len() == 5 && (classes.iter().any(|class| code.starts_with(class)) || codes.contains(&code));
     if code.len() == 5 { postgres } else { sqlite }
 }
@@ -181,12 +189,12 @@ mod tests {
 
     #[test]
     fn codes_fall_into_families() {
-        let sqlite = ["5", "6", "13", "517", "262", "10", "266", "14", "15"];
+        let sqlite = ["5", "6", "13", "517", "262", "14", "15"];
         let postgres = ["40001", "40P01", "57P01", "57014", "53300", "08006", "55P03", "25P03", "25P04"];
         for transient in sqlite.into_iter().chain(postgres) {
             assert!(is_transient_code(transient), "{transient}");
         }
-        for bug in ["1", "19", "2067", "1555", "23505", "42P01", "22P02", "21000"] {
+        for bug in ["1", "10", "266", "19", "2067", "1555", "23505", "42P01", "22P02", "21000"] {
             assert!(!is_transient_code(bug), "{bug}");
         }
     }

@@ -80,7 +80,7 @@ impl Db {
     /// When the server can't be reached or is a standby.
     pub async fn open_postgres(options: &PostgresOptions) -> Result<Self, Error> {
         let patience = Patience::with(options.statement_timeout);
-        let pool = Limited { connection: postgres::connect(options).await?, patience };
+        let pool = Limited { connection: postgres::connect(options, patience.clone()).await?, patience };
         let clock = postgres::ServerClock::start(pool.clone()).await?;
         Ok(Self { writer: pool.clone(), reader: pool, clock })
     }
@@ -149,6 +149,7 @@ impl Db {
             loop {
                 let tried = writer.patience.transaction(run(&writer.connection, &work)).await;
                 let result = tried.unwrap_or_else(|| Err(Error::UnknownCommit(patience::no_answer())));
+                writer.look(result.as_ref().err().and_then(Error::cause));
                 if !is_worth_another(&result, attempt) {
                     return result;
                 }
@@ -168,9 +169,12 @@ impl Db {
     /// On SQLite.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
     pub async fn postgres_statement(&self, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
-        let Limited { connection, patience } = self.writer.clone();
+        let writer = self.writer.clone();
         let task = tokio::spawn(async move {
-            postgres::run(connection.get_postgres_connection_pool(), patience, text, arguments).await
+            let pool = writer.connection.get_postgres_connection_pool();
+            let result = postgres::run(pool, &writer.patience, text, arguments).await;
+            writer.look(result.as_ref().err().and_then(Error::cause));
+            result
         });
         task.await.map_err(|_| Error::Unknown)?
     }

@@ -2,78 +2,107 @@
 //! swallows everything.
 //!
 //! Not for how long a server works: it has limits of its own, and all of them are shorter. Must hold: every statement is waited
-//! for through here but those of migrations; a session that owed an answer is never used again, and keeps no place in its pool.
+//! for through here but those of migrations; a session that owed an answer is never used again, and keeps no place in its pool, unless it has more to send than the system takes: then it
+//! keeps it until the system gives up.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::io::ErrorKind;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sea_orm::sqlx::Connection as _;
+use sea_orm::sqlx::Error as Driver;
 use sea_orm::sqlx::postgres::PgConnection;
-use sea_orm::sqlx::{self, Error as Driver};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
+use tokio::time::Instant;
 
 /// A statement is waited for this many times as long as the server may work at it.
 const TIMES: u32 = 2;
 /// A transaction is waited for as long as this many statements.
 const STATEMENTS: u32 = 3;
+/// How long after an answer did not come no session stays that comes back.
+const DOUBT: Duration = Duration::from_secs(10);
 /// How long a session has for a sign of life.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
-/// How long to wait.
-#[derive(Clone, Copy, Debug, Default)]
+/// How long to wait. Clones share what they met.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Patience {
     /// For one statement; none where an answer always comes, or may take its time.
     limit: Option<Duration>,
+    /// When it last ran out.
+    lost: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Patience {
     /// With a server that works at a statement for `statement_timeout` at most; zero: for ever.
     pub(crate) fn with(statement_timeout: Duration) -> Self {
-        Self { limit: (!statement_timeout.is_zero()).then(|| statement_timeout * TIMES) }
+        Self { limit: (!statement_timeout.is_zero()).then(|| statement_timeout * TIMES), lost: Arc::default() }
     }
 
     /// Waits for a statement. None when no answer came.
-    pub(crate) async fn statement<T>(self, work: impl Future<Output = T>) -> Option<T> {
-        wait(self.limit, work).await
+    pub(crate) async fn statement<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.wait(self.limit, work).await
     }
 
     /// Waits for a transaction.
-    pub(crate) async fn transaction<T>(self, work: impl Future<Output = T>) -> Option<T> {
-        wait(self.limit.map(|limit| limit * STATEMENTS), work).await
+    pub(crate) async fn transaction<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.wait(self.limit.map(|limit| limit * STATEMENTS), work).await
     }
-}
 
-async fn wait<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
-    let Some(limit) = limit else { return Some(work.await) };
-    let answer = tokio::time::timeout(limit, work).await.ok();
-    if answer.is_none() {
-        tracing::warn!(limit_ms = limit.as_millis(), "the database gave no answer");
+    async fn wait<T>(&self, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+        let Some(limit) = limit else { return Some(work.await) };
+        let mut work = pin!(work);
+        let answer = tokio::time::timeout(limit, work.as_mut()).await.ok();
+        if answer.is_none() {
+            // Before `work` gives its session back.
+            *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            tracing::warn!(limit_ms = limit.as_millis(), "the database gave no answer");
+        }
+        answer
     }
-    answer
-}
 
-/// Whether a session that comes back to its pool may stay there. The pool asks for a sign of life, too, but waits for it without a
-/// limit, and the session would keep its place for as long.
-///
-/// # Errors
-/// When it gave none.
-pub(crate) async fn still_there(session: &mut PgConnection) -> Result<bool, Driver> {
-    match tokio::time::timeout(SIGN_OF_LIFE, session.ping()).await {
-        Ok(answer) => answer.map(|()| true),
-        Err(_) => Err(silence()),
+    /// Whether a session that comes back to its pool may stay there. The pool asks for a sign of life, too, but waits for it without
+    /// a limit, and the session would keep its place for as long. Soon after an answer did not come none stays: a session whose
+    /// BEGIN is answered late would be inside a transaction of which nobody knows.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(crate) async fn still_there(&self, session: &mut PgConnection) -> Result<bool, Driver> {
+        let lost = *self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.is_some_and(|lost| lost.elapsed() < DOUBT) {
+            return Err(silence());
+        }
+        match tokio::time::timeout(SIGN_OF_LIFE, session.ping()).await {
+            Ok(answer) => answer.map(|()| true),
+            Err(_) => Err(silence()),
+        }
     }
 }
 
 /// The driver's error of an answer that did not come.
 fn silence() -> Driver {
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database gave no answer"))
+    Driver::Io(std::io::Error::new(ErrorKind::TimedOut, "the database gave no answer"))
 }
 
 /// The error of an answer that did not come.
 pub(crate) fn no_answer() -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(silence())))
+}
+
+/// Whether an error comes of nobody's having answered.
+fn is_silence(error: &DbErr) -> bool {
+    match error {
+        DbErr::ConnectionAcquire(_) => true,
+        DbErr::Query(RuntimeErr::SqlxError(inner)) | DbErr::Conn(RuntimeErr::SqlxError(inner)) => match &**inner {
+            Driver::PoolTimedOut => true,
+            Driver::Io(error) => error.kind() == ErrorKind::TimedOut,
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// A connection whose every statement is waited for with patience.
@@ -85,7 +114,21 @@ pub struct Limited {
 
 impl Limited {
     async fn wait<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        self.patience.statement(statement).await.unwrap_or_else(|| Err(no_answer()))
+        let answer = self.patience.statement(statement).await.unwrap_or_else(|| Err(no_answer()));
+        self.look(answer.as_ref().err());
+        answer
+    }
+
+    /// Closes the sessions that nobody uses, when one gave no answer, or none was to be had: they may be as silent, and each would be
+    /// waited for by itself.
+    pub(crate) fn look(&self, error: Option<&DbErr>) {
+        if self.get_database_backend() != DbBackend::Postgres || !error.is_some_and(is_silence) {
+            return;
+        }
+        let pool = self.connection.get_postgres_connection_pool();
+        for mut session in std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle()) {
+            session.close_on_drop();
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use sea_orm::sqlx::{Error as Driver, Executor, PgPool, Row, query_with};
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr};
 use tokio::time::Instant;
 
-use crate::patience::{Limited, Patience, no_answer, still_there};
+use crate::patience::{Limited, Patience, no_answer};
 use crate::{Bound, Error};
 
 /// Asked of every new session: one that was made while writing was forbidden would stay as it is.
@@ -79,7 +79,7 @@ impl PostgresOptions {
     }
 }
 
-pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnection, Error> {
+pub(crate) async fn connect(options: &PostgresOptions, patience: Patience) -> Result<DatabaseConnection, Error> {
     let name = &options.schema;
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if name.len() > 48 || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(fits) {
@@ -112,8 +112,12 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
         .map_sqlx_postgres_opts(move |options| options.application_name(&application).options(session.clone()))
-        .map_sqlx_postgres_pool_opts(|options| {
-            let options = options.after_release(|session, _| Box::pin(still_there(session)));
+        .map_sqlx_postgres_pool_opts(move |options| {
+            let patience = patience.clone();
+            let options = options.after_release(move |session, _| {
+                let patience = patience.clone();
+                Box::pin(async move { patience.still_there(session).await })
+            });
             options.after_connect(|session, _| {
                 Box::pin(async move {
                     let row = session.fetch_one(TAKES_WRITES).await?;
@@ -131,7 +135,7 @@ pub(crate) async fn connect(options: &PostgresOptions) -> Result<DatabaseConnect
 /// Runs a statement that commits itself.
 pub(crate) async fn run(
     pool: &PgPool,
-    patience: Patience,
+    patience: &Patience,
     text: &'static str,
     arguments: Bound,
 ) -> Result<Vec<PgRow>, Error> {

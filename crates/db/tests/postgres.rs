@@ -53,7 +53,7 @@ async fn an_answer_that_does_not_come_is_waited_for_in_vain_only_so_long_and_cos
         testkit::eventually(LIMIT, "all sessions are there", ready).await;
         // None is just coming back.
         let pool = db.unlimited().get_postgres_connection_pool();
-        let idle = async || if pool.num_idle() == 2 { Ok(()) } else { Err(pool.num_idle()) };
+        let idle = async || if pool.num_idle() == pool.size() as usize { Ok(()) } else { Err(pool.size()) };
         testkit::eventually(LIMIT, "all sessions are back", idle).await;
         proxy.freeze();
         let began = Instant::now();
@@ -68,4 +68,31 @@ async fn an_answer_that_does_not_come_is_waited_for_in_vain_only_so_long_and_cos
     testkit::eventually(LIMIT, "it goes on", async || statement(&db).await).await;
     proxy.freeze();
     assert!(tokio::time::timeout(Duration::from_secs(15), db.close()).await.is_ok(), "nor is the end waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn sessions_that_fell_silent_while_nobody_used_them_are_not_waited_for_one_by_one() {
+    const SESSIONS: u32 = 6;
+    let acquire_timeout = Duration::from_secs(1);
+    let services = Services::shared();
+    let schemas = services.schemas();
+    let proxy = Proxy::before(schemas.url()).await.unwrap();
+    let options = PostgresOptions {
+        connections: SESSIONS,
+        acquire_timeout,
+        ..PostgresOptions::new(proxy.url(schemas.url()), schemas.name("owner"))
+    };
+    let db = Db::open_postgres(&options).await.unwrap();
+    let pool = db.unlimited().get_postgres_connection_pool();
+    let all = std::iter::repeat_with(|| pool.acquire()).take(SESSIONS as usize);
+    drop(futures_util::future::try_join_all(all).await.unwrap());
+    let idle = async || if pool.num_idle() == SESSIONS as usize { Ok(()) } else { Err(pool.num_idle()) };
+    testkit::eventually(LIMIT, "all sessions are back", idle).await;
+    // A session is tested before it is used when it was idle for so long.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    proxy.swallow();
+    let began = Instant::now();
+    testkit::eventually(LIMIT, "it goes on", async || transaction(&db).await).await;
+    assert!(began.elapsed() < acquire_timeout * SESSIONS / 2, "{:?}", began.elapsed());
 }
