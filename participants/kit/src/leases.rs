@@ -16,6 +16,7 @@ use sea_orm::{Condition, QueryOrder, QuerySelect, Select};
 use crate::Error;
 use crate::inbox::State;
 use crate::rows::{self, Column, Entity, Model};
+use crate::verdict::Call;
 
 /// One run of one participant, as the owner of leases.
 #[derive(Clone, Copy, Debug)]
@@ -53,36 +54,42 @@ impl Lessee {
 
     /// Gives up this run's lease of a call that was not begun, so that another run continues at once. That a former run
     /// interrupted it stays known.
-    pub(crate) async fn release(&self, db: &Db, key: Uuid, interrupted: bool) -> Result<(), Error> {
+    pub(crate) async fn release(&self, db: &Db, key: Uuid, call: Option<&Call>) -> Result<(), Error> {
         let mut values = vec![(Column::LeaseUntil, Expr::value(db.now().0))];
-        if !interrupted {
+        if !call.is_some_and(|call| call.effect.interrupted) {
             values.push((Column::Owner, Expr::value(None::<Uuid>)));
         }
-        update(db, self.own(&[key]), values, Busy::Wait).await.map(drop)
+        update(db, self.own_for(key, call), values, Busy::Wait).await.map(drop)
     }
 
     fn own(&self, keys: &[Uuid]) -> Condition {
         self.unfinished().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()))
     }
 
-    /// Makes this run's leases of `keys` last longer; of how many that is so. A row that is just being written waits for the next
+    /// What this run has a lease of for `call`: it may have another one by now, for what came after.
+    fn own_for(&self, key: Uuid, call: Option<&Call>) -> Condition {
+        let state = call.map(|call| Column::State.eq(call.open_state().as_str()));
+        self.own(&[key]).add_option(state)
+    }
+
+    /// Makes this run's leases of `keys` last longer; how many they are. A row that is just being written waits for the next
     /// renewal.
     pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<u64, Error> {
-        self.extend(db, keys, Busy::Skip).await
-    }
-
-    /// Whether the lease of `key` is still this run's; then it lasts longer.
-    pub(crate) async fn hold(&self, db: &Db, key: Uuid) -> Result<bool, Error> {
-        Ok(self.extend(db, &[key], Busy::Wait).await? > 0)
-    }
-
-    async fn extend(&self, db: &Db, keys: &[Uuid], busy: Busy) -> Result<u64, Error> {
         let mut held = 0;
         for keys in keys.chunks(rows::ROWS_MAX) {
-            let until = Expr::value(self.until(db.now()));
-            held += update(db, self.own(keys), vec![(Column::LeaseUntil, until)], busy).await?;
+            held += self.extend(db, self.own(keys), Busy::Skip).await?;
         }
         Ok(held)
+    }
+
+    /// Whether the lease for `call` is still this run's; then it lasts longer.
+    pub(crate) async fn hold(&self, db: &Db, call: &Call) -> Result<bool, Error> {
+        Ok(self.extend(db, self.own_for(call.effect.command.key, Some(call)), Busy::Wait).await? > 0)
+    }
+
+    async fn extend(&self, db: &Db, which: Condition, busy: Busy) -> Result<u64, Error> {
+        let until = Expr::value(self.until(db.now()));
+        update(db, which, vec![(Column::LeaseUntil, until)], busy).await
     }
 
     /// Up to `max` rows with something unfinished that nobody has under way, the longest due first.

@@ -97,6 +97,7 @@ impl<P: External> Recorder<P> {
         let (alone, together): (Vec<Waiting>, Vec<Waiting>) = batch.into_iter().partition(|waiting| waiting.alone);
         let mut parts: VecDeque<Vec<Waiting>> = alone.into_iter().map(|waiting| vec![waiting]).collect();
         parts.push_front(together);
+        let mut blocked = 0;
         while let Some(mut part) = parts.pop_front() {
             if part.is_empty() {
                 continue;
@@ -104,6 +105,7 @@ impl<P: External> Recorder<P> {
             let taught: Arc<[Arc<Taught>]> = part.iter().map(|waiting| Arc::clone(&waiting.taught)).collect();
             match verdict::record(&self.db, &self.participant, self.lessee, taught).await {
                 Ok(recorded) => {
+                    blocked = 0;
                     for (waiting, recorded) in part.into_iter().zip(recorded) {
                         waiting.tell(Ok(recorded));
                     }
@@ -112,6 +114,11 @@ impl<P: External> Recorder<P> {
                     self.report(&error, &part);
                     let failure = Failure::of(&error);
                     if failure == Failure::Transient || part.len() == 1 {
+                        blocked += u32::from(failure == Failure::Blocked);
+                        if blocked > 1 {
+                            // Nobody's fault: each of the others would wait as long.
+                            part.extend(parts.drain(..).flatten());
+                        }
                         part.into_iter().for_each(|waiting| waiting.tell(Err(failure)));
                         continue;
                     }

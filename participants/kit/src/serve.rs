@@ -241,10 +241,10 @@ impl Worker {
     /// lasting reason is tried again some times and then set aside. False when shutdown came first.
     async fn handle(&self, batch: Vec<Received>) -> bool {
         let mut parts = vec![batch];
-        let (mut backoff, mut failures) = (self.options.backoff, 0);
+        let (mut backoff, mut failures, mut blocked) = (self.options.backoff, 0, 0);
         while let Some(mut part) = parts.pop() {
             let Err(error) = self.handler.handle(&self.run, &part).await else {
-                (backoff, failures) = (self.options.backoff, 0);
+                (backoff, failures, blocked) = (self.options.backoff, 0, 0);
                 continue;
             };
             let traceable = error.is_blocked() || !error.is_transient();
@@ -254,6 +254,10 @@ impl Worker {
                 continue;
             }
             if error.is_blocked() {
+                blocked += 1;
+                // The second in a row: it is nobody's fault, and each of the others would wait as long.
+                let rest = if blocked > 1 { std::mem::take(&mut parts) } else { Vec::new() };
+                part.extend(rest.into_iter().rev().flatten());
                 self.put_off(&part, &error).await;
                 continue;
             }
@@ -286,7 +290,7 @@ impl Worker {
                 }
                 Err(error) => error,
             };
-            failures += u32::from(error.is_blocked() || !error.is_transient());
+            failures += u32::from(!error.is_transient());
             if failures >= self.options.poison_attempts_max {
                 let letter = aside::unheard(participant, ended, failures, &error);
                 self.run.replies.set_aside(letter, ticket).await;

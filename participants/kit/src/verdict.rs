@@ -70,7 +70,8 @@ impl Call {
         Ok(Self { verb, effect })
     }
 
-    fn open_state(&self) -> State {
+    /// The state of the row while the call is open.
+    pub(crate) fn open_state(&self) -> State {
         match self.verb {
             Verb::Execute => State::Intent,
             Verb::Compensate => State::Undoing,

@@ -80,11 +80,6 @@ impl Work {
         }
         Ok(Self { key: row.key, next, waiting: None, announcing: row.announcing()?, leased })
     }
-
-    /// Whether a former run began the call that is next.
-    fn is_interrupted(&self) -> bool {
-        self.next.as_ref().is_some_and(|call| call.effect.interrupted)
-    }
 }
 
 impl<P: External> Core<P> {
@@ -116,6 +111,15 @@ impl<P: External> Core<P> {
         }
     }
 
+    /// Waits for room; none once shutdown began.
+    async fn enter(&self, tasks: &Tasks, lane: Lane) -> Option<Room<'_>> {
+        tokio::select! {
+            biased;
+            () = tasks.stopping() => None,
+            room = self.lanes.enter(lane) => Some(room),
+        }
+    }
+
     /// None when the call broke: what came of it is as open as after a crash.
     async fn call(&self, call: &Call) -> Option<Verdict> {
         let work = match call.verb {
@@ -131,15 +135,15 @@ impl<P: External> Core<P> {
 
     /// Whether the row's lease is this run's for long enough to begin a call. A lease that is not fresh is taken anew: it may have
     /// waited in line, or this process may have stood still, until another run took the row.
-    async fn holds(&self, tasks: &Tasks, key: Uuid, leased: Instant) -> bool {
+    async fn holds(&self, tasks: &Tasks, call: &Call, leased: Instant) -> bool {
         if leased.elapsed() < self.options.lease / 3 {
             return true;
         }
         loop {
-            match self.lessee.hold(&self.db, key).await {
+            match self.lessee.hold(&self.db, call).await {
                 Ok(held) => return held,
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
+                    let (error, key) = (&error as &dyn std::error::Error, call.effect.command.key);
                     tracing::warn!(error, %key, "a lease could not be taken anew; again soon");
                 }
             }
@@ -190,8 +194,8 @@ impl<P: External> Core<P> {
     }
 
     /// Leaves a call that was not begun to whoever sweeps first.
-    async fn release(&self, key: Uuid, interrupted: bool) {
-        if let Err(error) = self.lessee.release(&self.db, key, interrupted).await {
+    async fn release(&self, key: Uuid, call: Option<&Call>) {
+        if let Err(error) = self.lessee.release(&self.db, key, call).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, %key, "a lease could not be ended; it will lapse");
         }
@@ -214,27 +218,22 @@ fn longer(wait: Duration) -> Duration {
 /// Makes a call and what follows from it, and announces what is owed.
 async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, lane: Lane, mark: Mark) {
     let Run { replies, tasks } = run;
-    // Held to the end, so that no more is announced at a time than is called.
-    let room = tokio::select! {
-        biased;
-        () = tasks.stopping() => None,
-        room = core.lanes.enter(lane) => Some(room),
-    };
-    let interrupted = work.is_interrupted();
     let Work { key, mut next, waiting, announcing, mut leased } = work;
-    if room.is_none() {
-        return core.release(key, interrupted).await;
-    }
-    let mut hand = Hand { replies, waiting, room };
+    // Held to the end, so that no more is announced at a time than is called.
+    let Some(room) = core.enter(&tasks, lane).await else { return core.release(key, next.as_ref()).await };
+    let mut hand = Hand { replies, waiting, room: Some(room) };
     let mut mark = Some(mark);
     let mut announced = Announced::default();
     announced.send(&hand.replies, announcing).await;
     while let Some(call) = next.take() {
+        if hand.room.is_none() {
+            hand.room = core.enter(&tasks, lane).await;
+        }
         if tasks.is_stopping() {
-            core.release(key, call.effect.interrupted).await;
+            core.release(key, Some(&call)).await;
             break;
         }
-        if !core.holds(&tasks, key, leased).await {
+        if !core.holds(&tasks, &call, leased).await {
             // Whoever has it tells the attempt in hand, too.
             if let Some(received) = hand.waiting.take() {
                 hand.replies.give_back(received.ticket).await;

@@ -33,6 +33,9 @@ use crate::{Error, Options, ledger};
 /// How long to leave the gateway alone after it left something open.
 const RETRY_AFTER_MS: u64 = 500;
 
+/// What a charge is refused with whose undo came in time.
+const CALLED_OFF: &str = "canceled before it was charged, because its undo was asked for";
+
 /// The gateway refunded another amount than was charged.
 const REFUND_MISMATCH: &str = "refund_mismatch";
 
@@ -85,7 +88,7 @@ impl Payment {
         let intent = match intent.state {
             State::Created | State::Processing if effect.unwanted => match self.call_off(&intent.id).await {
                 Ok(Some(intent)) => intent,
-                Ok(None) => return refused(FENCED, "canceled before it was charged, because its undo was asked for"),
+                Ok(None) => return refused(FENCED, CALLED_OFF),
                 Err(error) => return unknown(effect, &error, Some(intent.id)),
             },
             State::Created | State::Processing => match self.confirm(effect, &intent.id).await {
@@ -103,6 +106,7 @@ impl Payment {
                 succeeded(&Charged { charge_id: charge_id.clone(), amount: charge.amount.clone() })
             }
             State::Declined => refused(CARD_DECLINED, "the issuer declined the card"),
+            State::Canceled if effect.unwanted => refused(FENCED, CALLED_OFF),
             State::Canceled => refused(CARD_DECLINED, "the gateway canceled the payment before it was charged"),
             State::Created | State::Processing => open(Some(intent.id)),
         }

@@ -233,6 +233,8 @@ async fn what_is_no_longer_wanted_is_canceled_instead_of_charged() {
     assert!(request.json(&body).send().await.unwrap().status().is_success());
     for effect in [effect(1, "tok_visa"), created] {
         assert_eq!(refusal(&world.payment.execute(&unwanted(&effect)).await), "fenced");
+        // As when the answer to the first was lost.
+        assert_eq!(refusal(&world.payment.execute(&unwanted(&effect)).await), "fenced");
         // For good, even if it were wanted again.
         assert_eq!(refusal(&world.payment.execute(&effect).await), "card_declined");
     }
