@@ -64,12 +64,10 @@ pub async fn run(databases: &Databases, only: Option<Uuid>) -> anyhow::Result<Re
     if let Some(id) = only {
         let mut loaded = store.load(&[id]).await?;
         match loaded.sagas.remove(&id) {
-            Some(stored) => {
-                saga(databases, &store, id, &stored.state, &mut report).await?;
-                contradictions(&store, id..=id, &mut report).await?;
-            }
+            Some(stored) => saga(databases, &store, id, &stored.state, &mut report).await?,
             None => report.find("saga_exists", id, "there is no such saga, or it has ended and was deleted"),
         }
+        contradictions(&store, id..=id, &mut report).await?;
         return Ok(report);
     }
     slots(databases, &mut report).await?;

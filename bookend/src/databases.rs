@@ -159,8 +159,7 @@ impl Place {
         }
     }
 
-    /// Makes the files of a new data folder; opening an owner's tables there makes none that is missing. On PostgreSQL
-    /// migrations make the schemas.
+    /// Makes the files of a new data folder, before any is opened. On PostgreSQL migrations make the schemas.
     ///
     /// # Errors
     /// When files of the folder were lost, or it can't be written.

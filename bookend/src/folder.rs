@@ -73,7 +73,7 @@ fn lost(dir: &Path, missing: &[Owner]) -> anyhow::Error {
     let names: Vec<String> = missing.iter().map(|owner| name(*owner)).collect();
     anyhow::anyhow!(
         "{} is not whole, missing: {}. Restore the folder from a backup in which all files are of one moment, or choose \
-         another folder",
+         another folder; remove it if it never held data",
         dir.display(),
         names.join(", ")
     )
@@ -81,7 +81,8 @@ fn lost(dir: &Path, missing: &[Owner]) -> anyhow::Error {
 
 /// For its owner alone: the files hold names and phone numbers. A folder that is there keeps its mode.
 fn create(dir: &Path) -> anyhow::Result<()> {
-    let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let parents = dir.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let created = parents.and_then(|()| DirBuilder::new().recursive(true).mode(0o700).create(dir));
     created.with_context(|| format!("the data folder {} can't be created", dir.display()))
 }
 
@@ -129,10 +130,12 @@ mod tests {
     #[test]
     fn a_folder_is_made_for_its_owner_alone_and_keeps_its_mode_afterwards() {
         let parent = tempfile::tempdir().unwrap();
-        let dir = parent.path().join("data");
+        let dir = parent.path().join("of").join("data");
         let mode = || dir.metadata().unwrap().permissions().mode() & 0o777;
         let lock = Lock::take(&dir).unwrap();
         assert_eq!(mode(), 0o700);
+        let above = parent.path().join("of").metadata().unwrap().permissions().mode() & 0o777;
+        assert_ne!(above, 0o700, "it is not ours alone");
         drop(lock);
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750)).unwrap();
         Lock::take(&dir).unwrap();

@@ -20,7 +20,7 @@ pub mod dev;
 
 pub mod demo;
 
-pub mod starting;
+pub mod door;
 
 pub mod serve;
 

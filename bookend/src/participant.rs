@@ -4,6 +4,7 @@
 //! No logic: everything here is plugging. Must hold: the process reaches no tables but those of its owners.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +15,17 @@ use runtime::Tasks;
 use runtime::health::Health;
 use runtime::http::{Token, Tokens};
 use runtime::metrics::Recorder;
-use tokio::net::TcpListener;
 use transport::Transport;
 use transport::rabbitmq::RabbitMq;
 
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::databases::{Owner, Place};
+use crate::door::Door;
 use crate::hosted::{Hosted, Hosting, Participant};
-use crate::process::{self, bind, init_log, until_asked_to_stop};
+use crate::process::{bind, init_log, until_asked_to_stop};
 use crate::serve::CHECK_MAX;
 use crate::settings::Settings;
-use crate::starting::Starting;
 
 /// Serves until asked to stop.
 ///
@@ -47,16 +47,16 @@ pub async fn run(settings: &Settings, names: &[String]) -> anyhow::Result<Exit> 
     let version = env!("CARGO_PKG_VERSION");
     output::line(&format!("bookend {version} participant {}  PostgreSQL, RabbitMQ", named.join(", ")));
     output::line(&format!("api   http://{address}"));
-    let starting = Starting::serve(&listener, recorder.clone())?;
+    let door = Door::open(listener, recorder.clone(), &tasks);
+    let mut asked = pin!(until_asked_to_stop(&tasks));
     let site = tokio::select! {
         biased;
-        asked = until_asked_to_stop(&tasks) => return asked,
+        asked = &mut asked => return asked,
         site = Site::start(&participants, settings, tokens, recorder, &tasks) => site?,
     };
-    site.serve(listener);
-    starting.end().await;
+    door.lead_to(site.router.clone());
     output::line("ready");
-    let asked = until_asked_to_stop(&tasks).await?;
+    let asked = asked.await?;
     let left = site.shutdown(settings.shutdown_deadline()).await;
     if left > 0 {
         output::note(&format!("{left} tasks were still running at the deadline; their commands are delivered again"));
@@ -113,11 +113,6 @@ impl Site {
         let identified = runtime::http::identify(hosted.router(), Arc::new(Tokens::new(tokens)));
         let router = runtime::http::edge(identified.merge(runtime::http::operations(Arc::new(health), recorder)));
         Ok(Self { router, databases: databases.into_values().collect(), tasks: tasks.clone() })
-    }
-
-    /// Serves on `listener` until shutdown.
-    pub fn serve(&self, listener: TcpListener) {
-        process::serve(listener, self.router.clone(), &self.tasks);
     }
 
     /// Stops everything within `deadline`. Returns how many tasks were still running.

@@ -4,6 +4,7 @@
 //! and the others go on; it says that it is ready only when it can take a saga and move it.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,16 +19,15 @@ use runtime::metrics::Recorder;
 use saga_defs::Definition;
 use saga_defs::catalog::Catalog;
 use saga_store::{SqlStore, Store};
-use tokio::net::TcpListener;
 use transport::Transport;
 use transport::rabbitmq::RabbitMq;
 
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::databases::{Owner, Place};
-use crate::process::{self, bind, init_log, until_asked_to_stop};
+use crate::door::Door;
+use crate::process::{bind, init_log, until_asked_to_stop};
 use crate::settings::Settings;
-use crate::starting::Starting;
 
 /// How long a health check may take.
 pub(crate) const CHECK_MAX: Duration = Duration::from_secs(2);
@@ -51,16 +51,16 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Exit> {
     };
     output::line(&format!("bookend {} serve  PostgreSQL, RabbitMQ", env!("CARGO_PKG_VERSION")));
     output::line(&format!("api   http://{address}   docs http://{address}/docs"));
-    let starting = Starting::serve(&listener, parts.recorder.clone())?;
+    let door = Door::open(listener, parts.recorder.clone(), &tasks);
+    let mut asked = pin!(until_asked_to_stop(&tasks));
     let server = tokio::select! {
         biased;
-        asked = until_asked_to_stop(&tasks) => return asked,
+        asked = &mut asked => return asked,
         server = Server::start(settings, parts) => server?,
     };
-    server.serve(listener);
-    starting.end().await;
+    door.lead_to(server.router.clone());
     output::line("ready");
-    let asked = until_asked_to_stop(&tasks).await?;
+    let asked = asked.await?;
     let left = server.shutdown(settings.shutdown_deadline()).await;
     if left > 0 {
         output::note(&format!("{left} tasks were still running at the deadline; others go on with their sagas"));
@@ -121,11 +121,6 @@ impl Server {
         let identified = runtime::http::identify(saga_api::router(engine.clone()), Arc::new(Tokens::new(tokens)));
         let router = runtime::http::edge(identified.merge(runtime::http::operations(Arc::new(health), recorder)));
         Ok(Self { engine, router, db, tasks })
-    }
-
-    /// Serves on `listener` until shutdown.
-    pub fn serve(&self, listener: TcpListener) {
-        process::serve(listener, self.router.clone(), &self.tasks);
     }
 
     /// Stops everything within `deadline`. Returns how many tasks were still running.

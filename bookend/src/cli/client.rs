@@ -74,11 +74,11 @@ impl Server {
     /// `Err` names the flag whose value fits into no header.
     fn headers(&self, headers: &[(&'static str, String)]) -> Result<HeaderMap, String> {
         let mut all = HeaderMap::new();
-        let mut token = HeaderValue::try_from(format!("Bearer {}", self.token)).map_err(|_| "--token".to_owned())?;
+        let mut token = HeaderValue::from_str(&format!("Bearer {}", self.token)).map_err(|_| "--token".to_owned())?;
         token.set_sensitive(true);
         all.insert(AUTHORIZATION, token);
         for (name, value) in headers {
-            all.insert(*name, HeaderValue::try_from(value).map_err(|_| format!("--{name}"))?);
+            all.insert(*name, HeaderValue::from_str(value).map_err(|_| format!("--{name}"))?);
         }
         Ok(all)
     }

@@ -16,6 +16,8 @@ use super::output::{self, Format, cell};
 mod show;
 
 /// Longest wait that one request may ask for.
+/// Between two requests that wait.
+const WAIT_PAUSE: Duration = Duration::from_millis(250);
 const WAIT_S_MAX: u64 = 60;
 
 #[derive(Debug, Args)]
@@ -152,6 +154,8 @@ impl Sagas {
             Ok(answer) => match (wait, decided(&answer.body)) {
                 (Some(_), None) => {
                     let id = cell(&answer.body, "id").parse().context("the server sent no id")?;
+                    // Whatever becomes of the waiting, the saga was accepted.
+                    output::note(&format!("saga: {id}"));
                     self.wait(id, deadline, format).await
                 }
                 (wait, exit) => {
@@ -214,6 +218,8 @@ impl Sagas {
                 output::note(&format!("time ran out, and the saga goes on: bookend sagas wait {id}"));
                 return Ok(Exit::TimedOut);
             }
+            // An answer that comes early, as behind a proxy that drops the wish to wait, is not asked for without a pause.
+            tokio::time::sleep(WAIT_PAUSE).await;
         }
     }
 

@@ -68,10 +68,11 @@ async fn newer(cluster: &Cluster) -> (Api, Server) {
         recorder: Recorder::unshared(),
         tasks: Tasks::new(),
     };
+    let tasks = parts.tasks.clone();
     let db = cluster.open("engine").await;
     let store = Arc::new(SqlStore::new(db.clone()).with_format(FORMAT + 1));
     let server = Server::on(&settings, parts, db, store).await.expect("the newer build starts");
     let (listener, address) = free_port().await.expect("a port");
-    server.serve(listener);
+    bookend::process::serve(listener, server.router.clone(), &tasks);
     (cluster.api.at(&format!("http://{address}")), server)
 }

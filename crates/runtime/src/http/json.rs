@@ -108,7 +108,8 @@ fn build<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 
 /// The body must be declared as JSON in UTF-8, as it is.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    let as_it_is = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(CONTENT_ENCODING).iter().all(|value| as_it_is(value.as_bytes().trim_ascii())) {
         let problem = Problem::unsupported_media_type("Send the body as it is, without the header `Content-Encoding`.");
         return Err(problem.with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     }
@@ -121,7 +122,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
         return Err(Problem::unsupported_media_type(detail));
     }
     let mut charsets = parts.filter_map(|parameter| parameter.strip_prefix("charset="));
-    if charsets.any(|charset| !matches!(charset.trim_matches('"'), "utf-8" | "utf8")) {
+    if charsets.any(|charset| !matches!(charset.trim_matches(['"', '\'']), "utf-8" | "utf8" | "us-ascii")) {
         return Err(Problem::unsupported_media_type("Send the body in UTF-8: `Content-Type: application/json`."));
     }
     Ok(())

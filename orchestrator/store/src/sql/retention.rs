@@ -60,7 +60,6 @@ pub(super) async fn ended(
     Ok(store.read::<Id, _>(&select).await?.into_iter().map(|row| row.id).collect())
 }
 
-/// Rows of `table` that speak of the saga of the query around it.
 /// Rows of a table about the saga that a column of the query around it names.
 fn of_saga(table: &'static str, saga: (&'static str, &'static str)) -> SelectStatement {
     Query::select().expr(Expr::val(1)).from(table).and_where(Expr::col((table, "saga_id")).equals(saga)).to_owned()
