@@ -51,14 +51,16 @@ async fn an_answer_that_does_not_come_is_waited_for_in_vain_only_so_long_and_cos
             one.and(two).and(three)
         };
         testkit::eventually(LIMIT, "all sessions are there", ready).await;
-        // None is just coming back.
+        // None is just coming back: there it would be given up before it is used.
         let pool = db.unlimited().get_postgres_connection_pool();
         let idle = async || if pool.num_idle() == pool.size() as usize { Ok(()) } else { Err(pool.size()) };
         testkit::eventually(LIMIT, "all sessions are back", idle).await;
         proxy.freeze();
         let began = Instant::now();
         let (committed, read) = tokio::join!(statement(&db), reading(&db));
-        assert!(matches!(committed, Err(Error::UnknownCommit(_))), "round {round}: {committed:?}");
+        // Soon after a loss no session stays, so that later rounds have none to send anything on.
+        let unknown = matches!(committed, Err(Error::UnknownCommit(_)));
+        assert!(unknown || (round > 0 && committed.as_ref().is_err_and(Error::is_transient)), "{round}: {committed:?}");
         assert!(matches!(read, Err(Error::Transient(_))), "round {round}: {read:?}");
         assert!(began.elapsed() < Duration::from_secs(5), "round {round}: {:?}", began.elapsed());
         let begun = transaction(&db).await.unwrap_err();
