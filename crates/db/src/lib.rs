@@ -47,6 +47,7 @@ const READERS: u32 = 4;
 pub struct Db {
     writer: Limited,
     reader: Limited,
+    kept: Arc<postgres::Kept>,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,7 +72,7 @@ impl Db {
         let open = |connection| Limited { connection, patience: Patience::default() };
         let writer = open(sqlite::connect(path, 1).await?);
         let reader = open(sqlite::connect(path, READERS).await?);
-        Ok(Self { writer, reader, clock: Arc::new(SystemClock) })
+        Ok(Self { writer, reader, kept: Arc::default(), clock: Arc::new(SystemClock) })
     }
 
     /// Opens a schema of a PostgreSQL database. The schema need not be there yet: migrations make it.
@@ -82,7 +83,7 @@ impl Db {
         let patience = Patience::with(options.statement_timeout);
         let pool = Limited { connection: postgres::connect(options, patience.clone()).await?, patience };
         let clock = postgres::ServerClock::start(pool.clone()).await?;
-        Ok(Self { writer: pool.clone(), reader: pool, clock })
+        Ok(Self { writer: pool.clone(), reader: pool, kept: Arc::default(), clock })
     }
 
     /// Which dialect the database speaks: SQLite or PostgreSQL.
@@ -169,10 +170,10 @@ impl Db {
     /// On SQLite.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
     pub async fn postgres_statement(&self, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
-        let writer = self.writer.clone();
+        let (writer, kept) = (self.writer.clone(), Arc::clone(&self.kept));
         let task = tokio::spawn(async move {
             let pool = writer.connection.get_postgres_connection_pool();
-            let result = postgres::run(pool, &writer.patience, text, arguments).await;
+            let result = postgres::run(pool, &kept, &writer.patience, text, arguments).await;
             writer.look(result.as_ref().err().and_then(Error::cause));
             result
         });
@@ -230,6 +231,7 @@ impl Db {
 
     /// Closes all connections. Waits no longer than some seconds for a server that says nothing.
     pub async fn close(&self) {
+        self.kept.clear();
         for Limited { connection, .. } in [self.reader.clone(), self.writer.clone()] {
             // An error on closing leaves nothing to do: WAL recovery runs at the next opening.
             let _ = tokio::time::timeout(CLOSE, connection.close()).await;

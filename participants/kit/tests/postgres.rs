@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use db::Db;
 use fixture::{LIMIT, Owned, Stack};
@@ -20,6 +21,7 @@ use serde_json::json;
 use support::{Counts, Desk, Provider, Shelf, keep};
 use testkit::Services;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use transport::in_process::{InProcess, Options as Queues};
 use transport::{Consumer, Handed, Message, Publisher, Queue, Settled, Transport as _};
 use uuid::Uuid;
@@ -132,6 +134,23 @@ async fn a_command_that_others_block_is_put_off_and_its_neighbours_are_answered(
     served.send(&[again(13)]);
     assert_eq!(served.answers(1).await.into_values().collect::<Vec<_>>(), [Outcome::succeeded(json!({}))]);
     assert_eq!(served.rows().await, 20);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_batch_that_others_block_as_a_whole_is_put_off_as_a_whole() {
+    let owned = Owned::open::<migrations::Clinic>(Stack::Postgres).await;
+    let impatient = owned.impatient("impatient").await;
+    let mut served = Served::of(owned, impatient);
+    let held = served.owned.hold_table("inbox").await;
+    let began = Instant::now();
+    served.send(&(1..=64).map(|key| keep(key, "good")).collect::<Vec<_>>());
+    let answers = served.answers(64).await;
+    assert!(answers.values().all(|outcome| matches!(outcome, Outcome::Retry { .. })), "{answers:?}");
+    // Each would have waited by itself for a fifth of a second.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    held.commit().await.unwrap();
+    assert_eq!(served.rows().await, 0);
 }
 
 #[tokio::test]
