@@ -147,7 +147,8 @@ mod tests {
             assert!(tries < 20, "{through:?}");
         }
         assert!(!through.contains(&GUILTY));
-        assert!(backlog.due().is_some(), "it is in hand");
+        let due = backlog.due().map(|due| due - Instant::now());
+        assert_eq!(due, Some(ALONE * 2), "it had its turn when the others went through");
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,7 +86,7 @@ impl Engine {
                 Seen::At(version) => version,
             };
             if looked.is_some_and(|looked| looked >= version) {
-                tokio::time::sleep_until(deadline.min(Instant::now() + AHEAD)).await;
+                self.shared.tasks.sleep(AHEAD.min(deadline.saturating_duration_since(Instant::now()))).await;
             }
             let heard = tokio::select! {
                 biased;

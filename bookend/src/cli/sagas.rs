@@ -15,10 +15,10 @@ use super::output::{self, Format, cell};
 
 mod show;
 
-/// Longest wait that one request may ask for.
+/// Longest wait that one request may ask for, in seconds.
+const WAIT_S_MAX: u64 = 60;
 /// Between two requests that wait.
 const WAIT_PAUSE: Duration = Duration::from_millis(250);
-const WAIT_S_MAX: u64 = 60;
 
 #[derive(Debug, Args)]
 pub(super) struct Sagas {

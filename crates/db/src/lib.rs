@@ -47,7 +47,6 @@ const READERS: u32 = 4;
 pub struct Db {
     writer: Limited,
     reader: Limited,
-    kept: Arc<postgres::Kept>,
     clock: Arc<dyn Clock>,
 }
 
@@ -69,10 +68,10 @@ impl Db {
     /// # Errors
     /// When the file can't be opened.
     pub async fn open_sqlite(path: &Path) -> Result<Self, Error> {
-        let open = |connection| Limited { connection, patience: Patience::default() };
+        let open = |connection| Limited::new(connection, Patience::default());
         let writer = open(sqlite::connect(path, 1).await?);
         let reader = open(sqlite::connect(path, READERS).await?);
-        Ok(Self { writer, reader, kept: Arc::default(), clock: Arc::new(SystemClock) })
+        Ok(Self { writer, reader, clock: Arc::new(SystemClock) })
     }
 
     /// Opens a schema of a PostgreSQL database. The schema need not be there yet: migrations make it.
@@ -81,9 +80,9 @@ impl Db {
     /// When the server can't be reached or is a standby.
     pub async fn open_postgres(options: &PostgresOptions) -> Result<Self, Error> {
         let patience = Patience::with(options.statement_timeout);
-        let pool = Limited { connection: postgres::connect(options, patience.clone()).await?, patience };
+        let pool = Limited::new(postgres::connect(options, patience.clone()).await?, patience);
         let clock = postgres::ServerClock::start(pool.clone()).await?;
-        Ok(Self { writer: pool.clone(), reader: pool, kept: Arc::default(), clock })
+        Ok(Self { writer: pool.clone(), reader: pool, clock })
     }
 
     /// Which dialect the database speaks: SQLite or PostgreSQL.
@@ -170,10 +169,9 @@ impl Db {
     /// On SQLite.
     #[allow(clippy::disallowed_methods, reason = "shutdown must not abort a commit either")]
     pub async fn postgres_statement(&self, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
-        let (writer, kept) = (self.writer.clone(), Arc::clone(&self.kept));
+        let writer = self.writer.clone();
         let task = tokio::spawn(async move {
-            let pool = writer.connection.get_postgres_connection_pool();
-            let result = postgres::run(pool, &kept, &writer.patience, text, arguments).await;
+            let result = postgres::run(&writer, text, arguments).await;
             writer.look(result.as_ref().err().and_then(Error::cause));
             result
         });
@@ -231,8 +229,8 @@ impl Db {
 
     /// Closes all connections. Waits no longer than some seconds for a server that says nothing.
     pub async fn close(&self) {
-        self.kept.clear();
-        for Limited { connection, .. } in [self.reader.clone(), self.writer.clone()] {
+        for Limited { connection, kept, .. } in [self.reader.clone(), self.writer.clone()] {
+            kept.clear();
             // An error on closing leaves nothing to do: WAL recovery runs at the next opening.
             let _ = tokio::time::timeout(CLOSE, connection.close()).await;
         }

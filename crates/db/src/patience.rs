@@ -2,8 +2,8 @@
 //! swallows everything.
 //!
 //! Not for how long a server works: it has limits of its own, and all of them are shorter. Must hold: every statement is waited
-//! for through here but those of migrations; a session that owed an answer is never used again, and keeps no place in its pool, unless it has more to send than the system takes: then it
-//! keeps it until the system gives up.
+//! for through here but those of migrations; a session that owed an answer is never used again, and keeps no place in its pool,
+//! unless it has more to send than the system takes: then it keeps it until the system gives up.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -17,6 +17,8 @@ use sea_orm::sqlx::Error as Driver;
 use sea_orm::sqlx::postgres::PgConnection;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use tokio::time::Instant;
+
+use crate::postgres::Kept;
 
 /// A statement is waited for this many times as long as the server may work at it.
 const TIMES: u32 = 2;
@@ -110,9 +112,14 @@ fn is_silence(error: &DbErr) -> bool {
 pub struct Limited {
     pub(crate) connection: DatabaseConnection,
     pub(crate) patience: Patience,
+    pub(crate) kept: Arc<Kept>,
 }
 
 impl Limited {
+    pub(crate) fn new(connection: DatabaseConnection, patience: Patience) -> Self {
+        Self { connection, patience, kept: Arc::default() }
+    }
+
     async fn wait<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let answer = self.patience.statement(statement).await.unwrap_or_else(|| Err(no_answer()));
         self.look(answer.as_ref().err());
@@ -125,6 +132,7 @@ impl Limited {
         if self.get_database_backend() != DbBackend::Postgres || !error.is_some_and(is_silence) {
             return;
         }
+        self.kept.clear();
         let pool = self.connection.get_postgres_connection_pool();
         for mut session in std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle()) {
             session.close_on_drop();

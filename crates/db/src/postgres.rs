@@ -170,16 +170,14 @@ impl Kept {
 
 /// Runs a statement that commits itself.
 pub(crate) async fn run(
-    pool: &PgPool,
-    kept: &Kept,
-    patience: &Patience,
+    Limited { connection, patience, kept }: &Limited,
     text: &'static str,
     arguments: Bound,
 ) -> Result<Vec<PgRow>, Error> {
     let arguments = arguments.map_err(|error| Error::from_driver(Driver::Encode(error)))?;
     // Nothing was sent before there is a session.
     let unsent = |error| Error::Transient(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))));
-    let mut own = kept.take(pool).await.map_err(unsent)?;
+    let mut own = kept.take(connection.get_postgres_connection_pool()).await.map_err(unsent)?;
     // All rows are read, which includes the server's word that the commit is done.
     match patience.statement(query_with(text, arguments).fetch_all(&mut *own.session)).await {
         Some(Ok(rows)) => {
@@ -253,7 +251,7 @@ impl Answer {
     }
 }
 
-async fn read(Limited { connection, patience }: &Limited) -> Result<Answer, Error> {
+async fn read(Limited { connection, patience, .. }: &Limited) -> Result<Answer, Error> {
     let driver = |error| Error::from(DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))));
     // The wait for a session is none of the way to the server.
     let mut session = connection.get_postgres_connection_pool().acquire().await.map_err(driver)?;

@@ -108,8 +108,8 @@ async fn sweep<P: External>(core: Arc<Core<P>>, run: Run) {
     let tasks = run.tasks.clone();
     let mut renewed = Instant::now();
     loop {
-        core.look(renew(&core, &mut renewed).await);
-        core.look(continue_due(&core, &run).await);
+        core.report(renew(&core, &mut renewed).await);
+        core.report(continue_due(&core, &run).await);
         if !tasks.sleep(core.options.sweep_every).await {
             break;
         }
@@ -118,7 +118,7 @@ async fn sweep<P: External>(core: Arc<Core<P>>, run: Run) {
     drop(run);
     let often = (core.options.lease / 6).max(Duration::from_millis(10));
     while tokio::time::timeout(often, core.live.idle()).await.is_err() {
-        core.look(renew(&core, &mut renewed).await);
+        core.report(renew(&core, &mut renewed).await);
     }
 }
 
@@ -134,11 +134,13 @@ async fn renew<P: External>(core: &Core<P>, renewed: &mut Instant) -> Result<(),
 
 /// Continues as much as there is room for of what nobody has under way.
 async fn continue_due<P: External>(core: &Arc<Core<P>>, run: &Run) -> Result<(), Error> {
-    let (room, live) = (core.lanes.room_for_swept(), core.live.keys());
+    let room = core.lanes.room_for_swept();
     if room == 0 {
         return Ok(());
     }
-    let mut due = core.lessee.due(&core.db, room + live.len()).await?;
+    let mut due = core.lessee.due(&core.db, room + core.live.keys().len()).await?;
+    // As it is by now: what was marked while the database was asked is under way.
+    let live = core.live.keys();
     due.retain(|key| !live.contains(key));
     due.truncate(room);
     if due.is_empty() {

@@ -72,14 +72,12 @@ impl Lessee {
         self.own(&[key]).add_option(state)
     }
 
-    /// Makes this run's leases of `keys` last longer; how many they are. A row that is just being written waits for the next
-    /// renewal.
-    pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<u64, Error> {
-        let mut held = 0;
+    /// Makes this run's leases of `keys` last longer. A row that is just being written waits for the next renewal.
+    pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
         for keys in keys.chunks(rows::ROWS_MAX) {
-            held += self.extend(db, self.own(keys), Busy::Skip).await?;
+            self.extend(db, self.own(keys), Busy::Skip).await?;
         }
-        Ok(held)
+        Ok(())
     }
 
     /// Whether the lease for `call` is still this run's; then it lasts longer.

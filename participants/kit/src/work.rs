@@ -103,8 +103,8 @@ impl<P: External> Core<P> {
         run.tasks.spawn(drive(Arc::clone(core), run.clone(), work, lane, mark));
     }
 
-    /// Looks at what came of a step of the sweep, which is made again in any case.
-    pub(crate) fn look(&self, result: Result<(), Error>) {
+    /// Says what went wrong with a step of the sweep, which is made again in any case.
+    pub(crate) fn report(&self, result: Result<(), Error>) {
         if let Err(error) = result {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, participant = self.lessee.participant, "open calls could not be looked for");
