@@ -3,12 +3,12 @@
 //! For PostgreSQL alone. Must hold: a row is as long as the engine's own, and has a key but no second index; a key of the inbox lies anywhere in
 //! its index, as the engine's derived ones do.
 
-use db::Db;
 use db::sets;
+use db::{Db, Transaction};
 use sea_orm::prelude::Uuid;
 use sea_orm::sqlx::Arguments as _;
 use sea_orm::sqlx::postgres::PgArguments;
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
 
 use crate::effects_sql;
 
@@ -63,7 +63,7 @@ pub(crate) async fn move_to(db: &Db, versions: &[(Uuid, i32)]) -> Result<(), db:
 }
 
 /// Writes what a participant did, and that it did.
-pub(crate) async fn answer(tx: &DatabaseTransaction, step: &str, all: &[Done]) -> Result<(), DbErr> {
+pub(crate) async fn answer(tx: &Transaction, step: &str, all: &[Done]) -> Result<(), DbErr> {
     for undo in [false, true] {
         let made: Vec<Uuid> =
             all.iter().filter(|done| done.made && done.undo == undo).map(|done| done.saga_id).collect();

@@ -1,7 +1,8 @@
 //! The effects of the measured job, as one statement over a set, like those of the product's own participants.
 
+use db::Transaction;
 use db::sets::Text;
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait as _, DbErr};
 use uuid::Uuid;
 
 const INSERT: Text = Text {
@@ -10,7 +11,7 @@ const INSERT: Text = Text {
 };
 
 /// Writes one effect for each of the sagas.
-pub(crate) async fn insert(tx: &DatabaseTransaction, sagas: &[Uuid], step: &str, undone: bool) -> Result<(), DbErr> {
+pub(crate) async fn insert(tx: &Transaction, sagas: &[Uuid], step: &str, undone: bool) -> Result<(), DbErr> {
     if sagas.is_empty() {
         return Ok(());
     }
@@ -22,7 +23,6 @@ pub(crate) async fn insert(tx: &DatabaseTransaction, sagas: &[Uuid], step: &str,
 mod tests {
     use super::*;
     use crate::job;
-    use sea_orm::TransactionTrait as _;
 
     #[tokio::test]
     async fn one_effect_each_and_a_second_one_is_seen() {
@@ -31,7 +31,7 @@ mod tests {
         job::create_effects(db.writer()).await.unwrap();
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         for (sagas, undone, doubled) in [(vec![one, other], false, 0), (vec![one], true, 0), (vec![other], false, 1)] {
-            let tx = db.unlimited().begin().await.unwrap();
+            let tx = db.begin().await.unwrap();
             insert(&tx, &sagas, "reserve", undone).await.unwrap();
             tx.commit().await.unwrap();
             assert_eq!(job::doubled(db.reader()).await.unwrap(), doubled);

@@ -5,11 +5,11 @@
 //! counted, so its table has no key of its own.
 
 use async_trait::async_trait;
-use participant_kit::Transactional;
+use participant_kit::{Transaction, Transactional};
 use saga_defs::catalog::{Catalog, Loaded};
 use saga_defs::{Command, Definition, Outcome, Timestamp};
 use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait, Query, Table};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DbErr};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -153,12 +153,7 @@ impl Transactional for Worker {
         matches!(self.0, "reserve" | "charge")
     }
 
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        _now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn execute(&self, tx: &Transaction, _now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         let refuses = |command: &Command| command.payload["refuse"] == json!(true);
         let sleeps = |command: &Command| command.payload["sleep"] == json!(true);
         let made = commands.iter().filter(|command| !refuses(command) && !sleeps(command));
@@ -172,12 +167,7 @@ impl Transactional for Worker {
         Ok(commands.iter().map(outcome).collect())
     }
 
-    async fn undo(
-        &self,
-        tx: &DatabaseTransaction,
-        _now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn undo(&self, tx: &Transaction, _now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         let undone: Vec<_> = commands.iter().map(|command| command.saga_id).collect();
         effects_sql::insert(tx, &undone, self.0, true).await?;
         Ok(vec![Outcome::succeeded(json!({})); commands.len()])

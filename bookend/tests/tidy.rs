@@ -121,6 +121,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["bookend", "bench"]),
     ("hdrhistogram", &["bench"]),
     ("mimalloc", &["bookend", "bench"]),
+    ("sea-query-sqlx", &["db"]),
     ("toml", &["saga-defs"]),
     ("jsonschema", &["saga-defs"]),
     (

@@ -2,10 +2,10 @@
 //!
 //! Must hold: what is called transient has changed nothing; what may have happened all the same is called unknown.
 
-use std::sync::Arc;
-
 use sea_orm::sqlx::Error as Driver;
 use sea_orm::{DbErr, RuntimeErr};
+
+use crate::of_driver;
 
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ impl Error {
     /// The error of reading what came back.
     #[must_use]
     pub fn from_driver(error: Driver) -> Self {
-        DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))).into()
+        DbErr::Query(of_driver(error)).into()
     }
 
     /// The name of the unique constraint or index that a statement ran into.

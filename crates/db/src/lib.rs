@@ -12,6 +12,10 @@ mod sqlite;
 
 mod postgres;
 
+mod session;
+
+mod transaction;
+
 pub mod sets;
 
 use std::fmt;
@@ -27,13 +31,12 @@ use patience::Patience;
 pub use postgres::PostgresOptions;
 use runtime::{Clock, SystemClock};
 use saga_defs::Timestamp;
+use sea_orm::sqlx::Error as Driver;
 use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::sqlx::sqlite::SqliteRow;
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement};
+pub use transaction::Transaction;
 
 /// How often a transaction that met a busy database is tried.
 const ATTEMPTS_MAX: u32 = 5;
@@ -103,6 +106,7 @@ impl Db {
     pub fn telling(mut self, told: impl Fn(&str) + Clone + Send + Sync + 'static) -> Self {
         for limited in [&mut self.writer, &mut self.reader] {
             let told = told.clone();
+            limited.told = Some(Arc::new(told.clone()));
             limited.connection.set_metric_callback(move |info| told(&info.statement.sql));
         }
         self
@@ -141,14 +145,13 @@ impl Db {
     pub async fn transaction<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T> + Send + Sync + 'static,
+        F: for<'c> Fn(&'c Transaction) -> Work<'c, T> + Send + Sync + 'static,
     {
         let writer = self.writer.clone();
         let task = tokio::spawn(async move {
             let mut attempt = 1;
             loop {
-                let tried = writer.patience.transaction(run(&writer.connection, &work)).await;
-                let result = tried.unwrap_or_else(|| Err(Error::UnknownCommit(patience::no_answer())));
+                let result = transaction::run(&writer, &work).await;
                 writer.look(result.as_ref().err().and_then(Error::cause));
                 if !is_worth_another(&result, attempt) {
                     return result;
@@ -157,6 +160,14 @@ impl Db {
             }
         });
         task.await.map_err(|_| Error::Unknown)?
+    }
+
+    /// Begins a transaction that its caller ends, for tests in which one is open while others run.
+    ///
+    /// # Errors
+    /// When the database is busy or out of reach.
+    pub async fn begin(&self) -> Result<Transaction, Error> {
+        Transaction::begin(&self.writer).await
     }
 
     /// Runs one statement of PostgreSQL that commits itself, in a task that nothing cancels, and returns its rows: the
@@ -171,7 +182,7 @@ impl Db {
     pub async fn postgres_statement(&self, text: &'static str, arguments: Bound) -> Result<Vec<PgRow>, Error> {
         let writer = self.writer.clone();
         let task = tokio::spawn(async move {
-            let result = postgres::run(&writer, text, arguments).await;
+            let result = session::run(&writer, text, arguments).await;
             writer.look(result.as_ref().err().and_then(Error::cause));
             result
         });
@@ -242,24 +253,14 @@ fn is_worth_another<T>(result: &Result<T, Error>, attempt: u32) -> bool {
     match result {
         // Whoever got no session, or no lock, has waited for it already.
         Err(Error::Transient(DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => false,
-        Err(error @ Error::Transient(_)) => !error.is_blocked() && attempt < ATTEMPTS_MAX,
+        Err(error @ Error::Transient(cause)) => {
+            !error.is_blocked() && !patience::is_silence(cause) && attempt < ATTEMPTS_MAX
+        }
         Ok(_) | Err(Error::Bug(_) | Error::UnknownCommit(_) | Error::Unknown | Error::SchemaName(_)) => false,
     }
 }
 
-async fn run<T, F>(writer: &DatabaseConnection, work: &F) -> Result<T, Error>
-where
-    F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T>,
-{
-    let options =
-        TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
-    let tx = writer.begin_with_options(options).await?;
-    match work(&tx).await {
-        Ok(value) => tx.commit().await.map(|()| value).map_err(Error::of_commit),
-        Err(error) => {
-            // A rollback that fails has lost its session, and the transaction with it.
-            let _ = tx.rollback().await;
-            Err(error.into())
-        }
-    }
+/// What the driver says, as the layer above says it.
+fn of_driver(error: Driver) -> RuntimeErr {
+    RuntimeErr::SqlxError(Arc::new(error))
 }

@@ -5,6 +5,7 @@
 //! for through here but those of migrations; a session that owed an answer is never used again, and keeps no place in its pool,
 //! unless it has more to send than the system takes: then it keeps it until the system gives up.
 
+use std::fmt;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::pin;
@@ -18,12 +19,11 @@ use sea_orm::sqlx::postgres::PgConnection;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use tokio::time::Instant;
 
-use crate::postgres::Kept;
+use crate::of_driver;
+use crate::session::Kept;
 
 /// A statement is waited for this many times as long as the server may work at it.
 const TIMES: u32 = 2;
-/// A transaction is waited for as long as this many statements.
-const STATEMENTS: u32 = 3;
 /// How long after an answer did not come no session stays that comes back.
 const DOUBT: Duration = Duration::from_secs(10);
 /// How long a session has for a sign of life.
@@ -46,16 +46,7 @@ impl Patience {
 
     /// Waits for a statement. None when no answer came.
     pub(crate) async fn statement<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.wait(self.limit, work).await
-    }
-
-    /// Waits for a transaction.
-    pub(crate) async fn transaction<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.wait(self.limit.map(|limit| limit * STATEMENTS), work).await
-    }
-
-    async fn wait<T>(&self, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
-        let Some(limit) = limit else { return Some(work.await) };
+        let Some(limit) = self.limit else { return Some(work.await) };
         let mut work = pin!(work);
         let answer = tokio::time::timeout(limit, work.as_mut()).await.ok();
         if answer.is_none() {
@@ -67,8 +58,8 @@ impl Patience {
     }
 
     /// Whether a session that comes back to its pool may stay there. The pool asks for a sign of life, too, but waits for it without
-    /// a limit, and the session would keep its place for as long. Soon after an answer did not come none stays: a session whose
-    /// BEGIN is answered late would be inside a transaction of which nobody knows.
+    /// a limit, and the session would keep its place for as long. Soon after an answer did not come none stays: it is as likely to be
+    /// silent as the one that was, or still owes the answer.
     ///
     /// # Errors
     /// When it may not.
@@ -91,11 +82,11 @@ fn silence() -> Driver {
 
 /// The error of an answer that did not come.
 pub(crate) fn no_answer() -> DbErr {
-    DbErr::Query(RuntimeErr::SqlxError(Arc::new(silence())))
+    DbErr::Query(of_driver(silence()))
 }
 
 /// Whether an error comes of nobody's having answered.
-fn is_silence(error: &DbErr) -> bool {
+pub(crate) fn is_silence(error: &DbErr) -> bool {
     match error {
         DbErr::ConnectionAcquire(_) => true,
         DbErr::Query(RuntimeErr::SqlxError(inner)) | DbErr::Conn(RuntimeErr::SqlxError(inner)) => match &**inner {
@@ -107,17 +98,28 @@ fn is_silence(error: &DbErr) -> bool {
     }
 }
 
+/// Told the text of every statement.
+pub(crate) type Told = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A connection whose every statement is waited for with patience.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Limited {
     pub(crate) connection: DatabaseConnection,
     pub(crate) patience: Patience,
     pub(crate) kept: Arc<Kept>,
+    /// Told what a session's own transactions ask; what goes through the connection it tells by itself.
+    pub(crate) told: Option<Told>,
+}
+
+impl fmt::Debug for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limited").field("connection", &self.connection).finish_non_exhaustive()
+    }
 }
 
 impl Limited {
     pub(crate) fn new(connection: DatabaseConnection, patience: Patience) -> Self {
-        Self { connection, patience, kept: Arc::default() }
+        Self { connection, patience, kept: Arc::default(), told: None }
     }
 
     async fn wait<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use runtime::Clock;
 use saga_defs::Timestamp;
-use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::postgres::PgRow;
-use sea_orm::sqlx::{Error as Driver, Executor, PgPool, Postgres, Row, query_with};
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr};
+use sea_orm::sqlx::{Executor, Row};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
 use tokio::time::Instant;
 
 use crate::patience::{Limited, Patience, no_answer};
-use crate::{Bound, Error};
+use crate::session::TEST_AFTER_IDLE;
+use crate::{Error, of_driver};
 
 /// Asked of every new session: one that was made while writing was forbidden would stay as it is.
 const TAKES_WRITES: &str =
@@ -26,10 +25,6 @@ const TIME_EVERY: Duration = Duration::from_secs(5);
 const TRAVEL_MAX: Duration = Duration::from_millis(250);
 /// unless the last one is older than this.
 const TIME_MAX: Duration = Duration::from_secs(60);
-/// For how long a session is kept: its pool ends those that are old.
-const KEPT_MAX: Duration = Duration::from_secs(60);
-/// A session that was idle for longer is tested before it is used.
-const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// Where an owner's tables are, and how long anything may take there. `Debug` shows no URL: it may hold a password.
 #[derive(Clone)]
@@ -135,64 +130,6 @@ pub(crate) async fn connect(options: &PostgresOptions, patience: Patience) -> Re
     Ok(Database::connect(connect).await?)
 }
 
-/// The session of the last commit, kept for the next one while they come soon: one that comes back to its pool is asked twice for a
-/// sign of life, which costs as much as a small statement.
-#[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<Option<KeptSession>>);
-
-#[derive(Debug)]
-struct KeptSession {
-    session: PoolConnection<Postgres>,
-    since: Instant,
-    used: Instant,
-}
-
-impl Kept {
-    async fn take(&self, pool: &PgPool) -> Result<KeptSession, Driver> {
-        let fresh = |kept: &KeptSession| kept.used.elapsed() < TEST_AFTER_IDLE && kept.since.elapsed() < KEPT_MAX;
-        if let Some(kept) = self.swap(None).filter(fresh) {
-            return Ok(kept);
-        }
-        let (session, now) = (pool.acquire().await?, Instant::now());
-        Ok(KeptSession { session, since: now, used: now })
-    }
-
-    /// What is kept instead; what was kept goes back to its pool when it is dropped.
-    fn swap(&self, kept: Option<KeptSession>) -> Option<KeptSession> {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), kept)
-    }
-
-    /// Gives back what is kept.
-    pub(crate) fn clear(&self) {
-        drop(self.swap(None));
-    }
-}
-
-/// Runs a statement that commits itself.
-pub(crate) async fn run(
-    Limited { connection, patience, kept }: &Limited,
-    text: &'static str,
-    arguments: Bound,
-) -> Result<Vec<PgRow>, Error> {
-    let arguments = arguments.map_err(|error| Error::from_driver(Driver::Encode(error)))?;
-    // Nothing was sent before there is a session.
-    let unsent = |error| Error::Transient(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))));
-    let mut own = kept.take(connection.get_postgres_connection_pool()).await.map_err(unsent)?;
-    // All rows are read, which includes the server's word that the commit is done.
-    match patience.statement(query_with(text, arguments).fetch_all(&mut *own.session)).await {
-        Some(Ok(rows)) => {
-            own.used = Instant::now();
-            drop(kept.swap(Some(own)));
-            Ok(rows)
-        }
-        Some(Err(error)) => Err(Error::of_commit(DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))),
-        None => {
-            own.session.close_on_drop();
-            Err(Error::UnknownCommit(no_answer()))
-        }
-    }
-}
-
 /// The server's time: what it said last, and the time that has passed here since.
 #[derive(Debug)]
 pub(crate) struct ServerClock {
@@ -252,7 +189,7 @@ impl Answer {
 }
 
 async fn read(Limited { connection, patience, .. }: &Limited) -> Result<Answer, Error> {
-    let driver = |error| Error::from(DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))));
+    let driver = |error| Error::from(DbErr::Query(of_driver(error)));
     // The wait for a session is none of the way to the server.
     let mut session = connection.get_postgres_connection_pool().acquire().await.map_err(driver)?;
     let text = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";

@@ -1,14 +1,13 @@
 //! Opens SQLite files: WAL, synchronous FULL, one writer, a few readers.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sea_orm::sqlx::{Arguments as _, Column as _, Error as Driver, Row as _, SqlitePool, query_with, raw_sql};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, RuntimeErr};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr};
 
-use crate::Error;
+use crate::{Error, of_driver};
 
 /// How long a connection waits for the writer's lock.
 const BUSY_TIMEOUT_MS: u64 = 5_000;
@@ -60,7 +59,6 @@ pub(crate) fn bound(parameters: Vec<String>) -> Result<SqliteArguments, Error> {
 /// Runs a script that begins a transaction and commits it, and then answers with a row: when SQLite's thread ends without a
 /// word, the rows seem to be over, too.
 pub(crate) async fn run(pool: &SqlitePool, text: &'static str, arguments: SqliteArguments) -> Result<SqliteRow, Error> {
-    let of_driver = |error| RuntimeErr::SqlxError(Arc::new(error));
     let mut session = pool.acquire().await.map_err(|error| Error::Transient(DbErr::Conn(of_driver(error))))?;
     let error = match query_with(text, arguments).fetch_all(&mut *session).await {
         Ok(mut rows) => match rows.pop() {

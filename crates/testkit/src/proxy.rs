@@ -1,4 +1,4 @@
-//! A proxy before PostgreSQL that cuts connections at chosen messages, or holds everything up.
+//! A proxy before PostgreSQL that cuts connections at chosen messages, or holds everything up, at one of them or at once.
 //!
 //! It reads the protocol on plaintext connections, so that a fault hits one statement and not one moment: named
 //! statements are followed from their Parse to every Bind. Not for encrypted connections, and not a tool for load.
@@ -29,6 +29,8 @@ pub enum Cut {
     Sent,
     /// When the server has answered: it is carried out, and the client never learns of it.
     Answered,
+    /// Nowhere: as soon as it is forwarded everything is held up, until [`Proxy::unfreeze`].
+    Held,
 }
 
 /// Which executions are cut off, and where.
@@ -100,7 +102,14 @@ impl Proxy {
         let (cuts, is_cut) = watch::channel(0);
         let (losses, is_lost) = watch::channel(0);
         let (target, active) = (target.into(), Arc::<Mutex<Active>>::default());
-        let line = Line { target, active: Arc::clone(&active), frozen: is_frozen, cut: is_cut, lost: is_lost };
+        let line = Line {
+            target,
+            active: Arc::clone(&active),
+            freeze: frozen.clone(),
+            frozen: is_frozen,
+            cut: is_cut,
+            lost: is_lost,
+        };
         let task = tokio::spawn(accept(listener, line)).abort_handle();
         Ok(Self { address, active, frozen, cuts, losses, task })
     }
@@ -177,6 +186,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Line {
     target: String,
     active: Arc<Mutex<Active>>,
+    freeze: watch::Sender<bool>,
     frozen: watch::Receiver<bool>,
     cut: watch::Receiver<u64>,
     lost: watch::Receiver<u64>,
@@ -256,16 +266,20 @@ async fn ask(
             Asked::Query { text } => Some(text),
             Asked::Sync | Asked::Other => None,
         };
-        match text.and_then(|text| lock(&line.active).meet(&text)) {
+        let bite = text.and_then(|text| lock(&line.active).meet(&text));
+        match bite {
             Some(Cut::Before) => return Ok(()),
             Some(Cut::Sent) => leave_after_sync = true,
             Some(Cut::Answered) => {
                 let mut state = lock(&state);
                 state.swallow = Some(state.asked + 1);
             }
-            None => {}
+            Some(Cut::Held) | None => {}
         }
         line.thaw().await?;
+        if bite == Some(Cut::Held) {
+            line.freeze.send_replace(true);
+        }
         let ends = frame.asks_for_ready();
         lock(&state).asked += u64::from(ends);
         server.write_all(&frame.bytes).await?;

@@ -5,11 +5,11 @@
 
 use async_trait::async_trait;
 use clinic::{Asked, Hold, appointments, lock, release, reserve};
-use participant_kit::Transactional;
+use participant_kit::{Transaction, Transactional};
 use saga_defs::contract::booking::{NAME, RESERVE, Reserve};
 use saga_defs::contract::read;
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 
 /// The participant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +25,7 @@ impl Transactional for Booking {
         true
     }
 
-    async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
+    async fn lock(&self, tx: &Transaction, commands: &[&Command]) -> Result<(), DbErr> {
         let (executes, undos): (Vec<&Command>, Vec<&Command>) =
             commands.iter().copied().partition(|command| command.verb == Verb::Execute);
         let asked = executes.iter().filter_map(|command| read::<Reserve>(RESERVE, command).ok());
@@ -33,12 +33,7 @@ impl Transactional for Booking {
         lock(tx, asked.map(|asked| asked.slot_id), held).await
     }
 
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn execute(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         let reserves: Vec<Result<Reserve, Outcome>> = commands.iter().map(|command| read(RESERVE, command)).collect();
         let hold = |command: &Command| Hold { key: command.key, saga_id: command.saga_id };
         let asked = |(command, reserve)| Some(Asked { hold: hold(command), reserve: Result::as_ref(reserve).ok()? });
@@ -47,12 +42,7 @@ impl Transactional for Booking {
         Ok(reserves.into_iter().filter_map(|reserve| reserve.map_or_else(Some, |_| outcomes.next())).collect())
     }
 
-    async fn undo(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn undo(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         release(tx, now, &commands.iter().map(|command| command.key).collect::<Vec<_>>()).await
     }
 }

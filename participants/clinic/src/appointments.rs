@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use db::Transaction;
 use saga_defs::contract::Money;
 use saga_defs::contract::booking::{Reserve, Reserved, SLOT_IN_PAST, SLOT_TAKEN, SLOT_UNKNOWN};
 use saga_defs::contract::confirmation::{Confirmed, RESERVATION_EXPIRED};
 use saga_defs::message::NOTHING_TO_UNDO;
 use saga_defs::{Outcome, Timestamp};
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -125,7 +126,7 @@ pub struct Held {
 ///
 /// # Errors
 /// When the database failed.
-pub async fn reserve(tx: &DatabaseTransaction, now: Timestamp, asked: &[Asked<'_>]) -> Result<Vec<Outcome>, DbErr> {
+pub async fn reserve(tx: &Transaction, now: Timestamp, asked: &[Asked<'_>]) -> Result<Vec<Outcome>, DbErr> {
     let wanted: BTreeSet<Uuid> = asked.iter().map(|asked| asked.reserve.slot_id).collect();
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -154,11 +155,7 @@ pub async fn reserve(tx: &DatabaseTransaction, now: Timestamp, asked: &[Asked<'_
 }
 
 /// Adds appointments; id and slot of those that no active one kept away.
-async fn insert(
-    tx: &DatabaseTransaction,
-    now: Timestamp,
-    asked: &[Asked<'_>],
-) -> Result<BTreeSet<(Uuid, Uuid)>, DbErr> {
+async fn insert(tx: &Transaction, now: Timestamp, asked: &[Asked<'_>]) -> Result<BTreeSet<(Uuid, Uuid)>, DbErr> {
     if asked.is_empty() {
         return Ok(BTreeSet::new());
     }
@@ -179,7 +176,7 @@ struct Found {
 ///
 /// # Errors
 /// When the database failed, or a slot contradicts its appointment.
-pub async fn release(tx: &DatabaseTransaction, now: Timestamp, keys: &[Uuid]) -> Result<Vec<Outcome>, DbErr> {
+pub async fn release(tx: &Transaction, now: Timestamp, keys: &[Uuid]) -> Result<Vec<Outcome>, DbErr> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -214,7 +211,7 @@ struct Changed {
 ///
 /// # Errors
 /// When the database failed, or a slot contradicts its appointment.
-pub async fn confirm(tx: &DatabaseTransaction, now: Timestamp, asked: &[Held]) -> Result<Vec<Outcome>, DbErr> {
+pub async fn confirm(tx: &Transaction, now: Timestamp, asked: &[Held]) -> Result<Vec<Outcome>, DbErr> {
     if asked.is_empty() {
         return Ok(Vec::new());
     }

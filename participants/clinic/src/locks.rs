@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
+use db::Transaction;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 use uuid::Uuid;
 
 use crate::set_sql;
@@ -16,7 +17,7 @@ use crate::set_sql;
 /// # Errors
 /// When the database failed.
 pub async fn lock(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     slots: impl IntoIterator<Item = Uuid>,
     appointments: impl IntoIterator<Item = Uuid>,
 ) -> Result<(), DbErr> {

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use db::Transaction;
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DbErr};
 use serde::{Deserialize, Serialize};
 
 use crate::set_sql;
@@ -57,7 +58,7 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 /// Those of the slots that exist, as this transaction sees them, locked where the database can lock rows.
-pub(crate) async fn locked(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Model>, DbErr> {
+pub(crate) async fn locked(tx: &Transaction, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Model>, DbErr> {
     let slots = Entity::find().from_raw_sql(set_sql::slots(tx.get_database_backend(), ids)).all(tx).await?;
     Ok(slots.into_iter().map(|slot| (slot.id, slot)).collect())
 }
@@ -66,7 +67,7 @@ pub(crate) async fn locked(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<BTr
 ///
 /// # Errors
 /// When the database failed, or one of them is not `from`: that contradicts its appointment, and rolls everything back.
-pub(crate) async fn change(tx: &DatabaseTransaction, ids: &[Uuid], from: Status, to: Status) -> Result<(), DbErr> {
+pub(crate) async fn change(tx: &Transaction, ids: &[Uuid], from: Status, to: Status) -> Result<(), DbErr> {
     if ids.is_empty() {
         return Ok(());
     }

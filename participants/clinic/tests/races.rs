@@ -5,12 +5,12 @@
 use clinic::appointments::{APPOINTMENT_CONFIRMED, appointment_id};
 use clinic::seed::slot_id;
 use clinic::{Asked, Held, Hold, audit, confirm, release, reserve, seed};
-use db::Work;
+use db::{Transaction, Work};
 use fixture::{Owned, Stack};
 use saga_defs::contract::Patient;
 use saga_defs::contract::booking::{Reserve, SLOT_TAKEN};
 use saga_defs::{Outcome, Timestamp};
-use sea_orm::{DatabaseTransaction, DbErr, TransactionTrait as _};
+use sea_orm::DbErr;
 use uuid::Uuid;
 
 /// 2026-11-21T09:30:00Z.
@@ -27,9 +27,9 @@ fn asked() -> Reserve {
 }
 
 /// Lets `work` run at a second instance while `first` is open, which commits when the second was seen waiting.
-async fn second<W>(owned: &Owned, first: DatabaseTransaction, work: W) -> Outcome
+async fn second<W>(owned: &Owned, first: Transaction, work: W) -> Outcome
 where
-    W: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, Outcome> + Send + Sync + 'static,
+    W: for<'c> Fn(&'c Transaction) -> Work<'c, Outcome> + Send + Sync + 'static,
 {
     let other = owned.instance("second").await;
     let seen = async {
@@ -39,15 +39,15 @@ where
     tokio::join!(other.transaction(work), seen).0.unwrap()
 }
 
-async fn reserve_one(tx: &DatabaseTransaction, saga: u128) -> Result<Outcome, DbErr> {
+async fn reserve_one(tx: &Transaction, saga: u128) -> Result<Outcome, DbErr> {
     Ok(reserve(tx, NOW, &[Asked { hold: hold(saga), reserve: &asked() }]).await?.remove(0))
 }
 
-async fn release_one(tx: &DatabaseTransaction, saga: u128) -> Result<Outcome, DbErr> {
+async fn release_one(tx: &Transaction, saga: u128) -> Result<Outcome, DbErr> {
     Ok(release(tx, NOW, &[hold(saga).key]).await?.remove(0))
 }
 
-fn reserving(saga: u128) -> impl for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, Outcome> {
+fn reserving(saga: u128) -> impl for<'c> Fn(&'c Transaction) -> Work<'c, Outcome> {
     move |tx| Box::pin(reserve_one(tx, saga))
 }
 
@@ -67,7 +67,7 @@ async fn assert_sound(owned: &Owned) {
 #[ignore = "needs PostgreSQL: scripts/test"]
 async fn a_reservation_that_waits_for_another_finds_the_slot_taken() {
     let owned = clinic().await;
-    let first = owned.db.unlimited().begin().await.unwrap();
+    let first = owned.db.begin().await.unwrap();
     assert!(matches!(reserve_one(&first, 1).await.unwrap(), Outcome::Succeeded { .. }));
     let outcome = second(&owned, first, reserving(2)).await;
     assert!(matches!(&outcome, Outcome::Refused { code, .. } if code == SLOT_TAKEN), "{outcome:?}");
@@ -79,7 +79,7 @@ async fn a_reservation_that_waits_for_another_finds_the_slot_taken() {
 async fn a_reservation_that_waits_for_a_release_gets_the_slot() {
     let owned = clinic().await;
     owned.db.transaction(reserving(1)).await.unwrap();
-    let first = owned.db.unlimited().begin().await.unwrap();
+    let first = owned.db.begin().await.unwrap();
     release(&first, NOW, &[hold(1).key]).await.unwrap();
     let outcome = second(&owned, first, reserving(2)).await;
     assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
@@ -91,7 +91,7 @@ async fn a_reservation_that_waits_for_a_release_gets_the_slot() {
 async fn a_release_that_waits_for_a_confirmation_is_refused() {
     let owned = clinic().await;
     owned.db.transaction(reserving(1)).await.unwrap();
-    let first = owned.db.unlimited().begin().await.unwrap();
+    let first = owned.db.begin().await.unwrap();
     let held = Held { appointment_id: appointment_id(hold(1).key), saga_id: hold(1).saga_id };
     confirm(&first, NOW, &[held]).await.unwrap();
     let outcome = second(&owned, first, |tx| Box::pin(release_one(tx, 1))).await;

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use clinic::appointments::{APPOINTMENT_CONFIRMED, Status, appointment_id};
 use clinic::seed::slot_id;
 use clinic::{Asked, Held, Hold, appointments, audit, confirm, release, reserve, seed, slots};
-use db::{Db, Work};
+use db::{Db, Transaction, Work};
 use fixture::{Owned, Stack};
 use saga_defs::contract::Patient;
 use saga_defs::contract::booking::{Reserve, SLOT_IN_PAST, SLOT_TAKEN, SLOT_UNKNOWN};
 use saga_defs::contract::confirmation::RESERVATION_EXPIRED;
 use saga_defs::message::NOTHING_TO_UNDO;
 use saga_defs::{Outcome, Timestamp};
-use sea_orm::{DatabaseTransaction, EntityTrait as _};
+use sea_orm::EntityTrait as _;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ impl Clinic {
 
     async fn run<F>(&self, work: F) -> Vec<String>
     where
-        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, Vec<Outcome>> + Send + Sync + 'static,
+        F: for<'c> Fn(&'c Transaction) -> Work<'c, Vec<Outcome>> + Send + Sync + 'static,
     {
         self.db.transaction(work).await.unwrap().iter().map(short).collect()
     }

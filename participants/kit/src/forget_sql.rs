@@ -4,10 +4,10 @@
 //! is owed, or in a state that this build does not know stays; rows are locked in key order, like everywhere else; the
 //! cost follows what is named, not what is there.
 
-use db::Db;
+use db::{Db, Transaction};
 use sea_orm::prelude::Uuid;
 use sea_orm::sea_query::{ArrayType, Value};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
 
 use crate::Error;
 
@@ -42,7 +42,7 @@ pub(crate) async fn forget(db: &Db, participant: &'static str, sagas: &[Uuid]) -
     Ok(forgotten.await?)
 }
 
-async fn delete(tx: &DatabaseTransaction, participant: &str, sagas: &[Uuid]) -> Result<u64, DbErr> {
+async fn delete(tx: &Transaction, participant: &str, sagas: &[Uuid]) -> Result<u64, DbErr> {
     let backend = tx.get_database_backend();
     let (text, sagas) = match backend {
         DbBackend::Postgres => {

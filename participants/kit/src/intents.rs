@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use db::Db;
+use db::{Db, Transaction};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 
 use crate::Error;
 use crate::handler::Received;
@@ -52,7 +52,7 @@ struct Planner {
 }
 
 impl Planner {
-    async fn plan(&self, tx: &DatabaseTransaction) -> Result<Vec<Planned>, DbErr> {
+    async fn plan(&self, tx: &Transaction) -> Result<Vec<Planned>, DbErr> {
         let mut rows = Rows::lock(tx, self.lessee.participant, self.now, &self.commands).await?;
         // In arrival order: what a command changes, the next one for its key finds.
         let planned = self.commands.iter().map(|command| self.one(command, &mut rows)).collect::<Result<_, _>>()?;

@@ -47,9 +47,10 @@ pub mod conformance;
 
 use async_trait::async_trait;
 use saga_defs::{Command, Outcome, Timestamp, Verb};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use serde_json::Value;
 
+pub use db::Transaction;
 pub use external::{ExternalHandler, ExternalOptions};
 pub use handler::Handler;
 pub use memory::InMemory;
@@ -102,7 +103,7 @@ pub trait Transactional: Send + Sync + 'static {
     ///
     /// # Errors
     /// As for [`Transactional::execute`].
-    async fn lock(&self, tx: &DatabaseTransaction, commands: &[&Command]) -> Result<(), DbErr> {
+    async fn lock(&self, tx: &Transaction, commands: &[&Command]) -> Result<(), DbErr> {
         let _ = (tx, commands);
         Ok(())
     }
@@ -115,23 +116,13 @@ pub trait Transactional: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the database failed; the whole transaction is rolled back and every command stays unknown.
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr>;
+    async fn execute(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr>;
 
     /// Undoes executed effects; called only where [`Transactional::undoable`]; same rules.
     ///
     /// # Errors
     /// As for [`Transactional::execute`].
-    async fn undo(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr>;
+    async fn undo(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr>;
 }
 
 /// An effect at a provider.
@@ -200,5 +191,5 @@ pub trait External: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the database failed; the verdicts are recorded again later.
-    async fn record(&self, tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr>;
+    async fn record(&self, tx: &Transaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr>;
 }

@@ -10,10 +10,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use db::{Db, Work};
+use db::{Db, Transaction, Work};
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, ids};
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, IntoActiveModel};
+use sea_orm::{ConnectionTrait, DbErr, IntoActiveModel};
 use serde_json::Value;
 
 use crate::inbox::{Fit, State};
@@ -200,7 +200,7 @@ const ONE_PER_EFFECT: &str = "inbox_pkey";
 pub(crate) async fn transaction<T, F>(db: &Db, mut look: bool, work: F) -> Result<T, db::Error>
 where
     T: Send + 'static,
-    F: for<'c> Fn(&'c DatabaseTransaction, bool) -> Work<'c, T> + Clone + Send + Sync + 'static,
+    F: for<'c> Fn(&'c Transaction, bool) -> Work<'c, T> + Clone + Send + Sync + 'static,
 {
     let mut tries = 1;
     loop {
@@ -238,7 +238,7 @@ impl Rows {
 
     /// Reads and locks what is there.
     pub(crate) async fn lock(
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         participant: &'static str,
         now: Timestamp,
         commands: &[Command],
@@ -263,7 +263,7 @@ impl Rows {
     }
 
     /// Writes what was put.
-    pub(crate) async fn write(self, tx: &DatabaseTransaction) -> Result<(), DbErr> {
+    pub(crate) async fn write(self, tx: &Transaction) -> Result<(), DbErr> {
         let (new, known): (Vec<Kept>, Vec<Kept>) =
             self.rows.into_values().filter(|kept| kept.changed).partition(|kept| kept.new);
         // New ones first: whoever wants to write a row that is there is told so at once, as long as it is only locked.
@@ -272,7 +272,7 @@ impl Rows {
     }
 
     /// Refuses to go on when a row of these effects is there after all, though nobody looked.
-    pub(crate) async fn must_be_new(tx: &DatabaseTransaction, keys: Vec<Uuid>) -> Result<(), DbErr> {
+    pub(crate) async fn must_be_new(tx: &Transaction, keys: Vec<Uuid>) -> Result<(), DbErr> {
         match lock(tx, keys).await?.first() {
             Some(row) => Err(DbErr::Custom(format!("{row:?} was there before anybody looked"))),
             None => Ok(()),
@@ -281,12 +281,7 @@ impl Rows {
 }
 
 /// Adds rows, those of many effects in one statement, so that they are written in key order.
-async fn insert(
-    tx: &DatabaseTransaction,
-    participant: &'static str,
-    now: Timestamp,
-    new: Vec<Model>,
-) -> Result<(), DbErr> {
+async fn insert(tx: &Transaction, participant: &'static str, now: Timestamp, new: Vec<Model>) -> Result<(), DbErr> {
     let backend = tx.get_database_backend();
     match (new.len(), new.iter().all(Model::is_settled)) {
         (0, _) => {}
@@ -306,7 +301,7 @@ async fn insert(
 }
 
 /// Reads and locks rows, in key order.
-pub(crate) async fn lock(tx: &DatabaseTransaction, keys: impl IntoIterator<Item = Uuid>) -> Result<Vec<Model>, DbErr> {
+pub(crate) async fn lock(tx: &Transaction, keys: impl IntoIterator<Item = Uuid>) -> Result<Vec<Model>, DbErr> {
     let keys: Vec<Uuid> = keys.into_iter().collect();
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -315,7 +310,7 @@ pub(crate) async fn lock(tx: &DatabaseTransaction, keys: impl IntoIterator<Item 
 }
 
 /// Writes back rows that this transaction holds.
-pub(crate) async fn save(tx: &DatabaseTransaction, rows: &[Model]) -> Result<(), DbErr> {
+pub(crate) async fn save(tx: &Transaction, rows: &[Model]) -> Result<(), DbErr> {
     if !rows.is_empty() {
         tx.execute_raw(set_sql::save(tx.get_database_backend(), rows)).await?;
     }

@@ -9,10 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use db::Db;
+use db::{Db, Transaction};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm::DbErr;
 use sea_orm::prelude::Uuid;
-use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::handler::{Handler, Received, Run, rounds};
 use crate::inbox::{self, Answer, Decision, State};
@@ -94,7 +94,7 @@ struct Batch<P> {
 }
 
 impl<P: Transactional> Batch<P> {
-    async fn apply(&self, tx: &DatabaseTransaction, look: bool) -> Result<Vec<Counted>, DbErr> {
+    async fn apply(&self, tx: &Transaction, look: bool) -> Result<Vec<Counted>, DbErr> {
         let name = self.participant.name();
         let mut rows =
             if look { Rows::lock(tx, name, self.now, &self.commands).await? } else { Rows::unlooked(name, self.now) };
@@ -117,12 +117,7 @@ impl<P: Transactional> Batch<P> {
     }
 
     /// Handles commands with different keys.
-    async fn round(
-        &self,
-        tx: &DatabaseTransaction,
-        commands: &[&Command],
-        rows: &mut Rows,
-    ) -> Result<Vec<Counted>, DbErr> {
+    async fn round(&self, tx: &Transaction, commands: &[&Command], rows: &mut Rows) -> Result<Vec<Counted>, DbErr> {
         let mut round = Round { answers: vec![None; commands.len()], rows };
         let (mut executes, mut undos) = (Vec::new(), Vec::new());
         for (position, command) in commands.iter().enumerate() {
@@ -153,7 +148,7 @@ impl<P: Transactional> Batch<P> {
     /// Lets the participant make or undo a slice of effects.
     async fn run(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         verb: Verb,
         commands: &[&Command],
         slice: Vec<(usize, Model)>,

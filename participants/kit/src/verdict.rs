@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use db::Db;
+use db::{Db, Transaction};
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb, ids};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use uuid::Uuid;
 
 use crate::inbox::{self, OPEN_RETRY_MS, State};
@@ -125,7 +125,7 @@ struct Clerk {
 impl Clerk {
     async fn record<P: External>(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         participant: &P,
         slice: &[Arc<Taught>],
     ) -> Result<Vec<Recorded>, DbErr> {

@@ -7,13 +7,14 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use db::Transaction;
 use fixture::{Owned, Stack, on_every_stack};
 use participant_kit::conformance::command;
 use participant_kit::{Transactional, TransactionalHandler};
 use saga_defs::message::FENCED;
 use saga_defs::{Command, Outcome, Timestamp, Verb};
 use sea_orm::sea_query::{Asterisk, Expr, ExprTrait as _, Query};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait as _, DbErr};
 use serde_json::json;
 use support::{Shelf, database, keep};
 use uuid::Uuid;
@@ -103,12 +104,7 @@ impl Transactional for OneCopy {
         false
     }
 
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn execute(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         let there = Query::select().column("id").from("slots").to_owned();
         match tx.query_one(&there).await? {
             Some(_) => Ok(vec![Outcome::Retry { after_ms: 1 }; commands.len()]),
@@ -116,12 +112,7 @@ impl Transactional for OneCopy {
         }
     }
 
-    async fn undo(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn undo(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         Shelf.undo(tx, now, commands).await
     }
 }

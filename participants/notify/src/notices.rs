@@ -1,9 +1,10 @@
 //! The table of notices that went out: one row per effect, without personal data.
 
+use db::Transaction;
 use participant_kit::Definite;
 use saga_defs::contract::notify::{Send, Sent};
 use saga_defs::{Outcome, Timestamp, Verb};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DbErr};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -44,7 +45,7 @@ pub(crate) struct New {
 }
 
 /// Writes the notices of successful commands down, each once.
-pub(crate) async fn add(tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+pub(crate) async fn add(tx: &Transaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
     let notices: Vec<New> =
         verdicts.iter().filter_map(|verdict| notice(verdict).transpose()).collect::<Result<_, _>>()?;
     if !notices.is_empty() {

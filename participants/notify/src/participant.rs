@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use db::Transaction;
 use participant_kit::{Definite, Effect, External, Verdict};
 use runtime::breaker::State;
 use saga_defs::contract::notify::{Channel, NAME, SEND, Send, Sent};
 use saga_defs::contract::read;
 use saga_defs::message::ALREADY_EXECUTED;
 use saga_defs::{Outcome, Timestamp};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 
 use crate::mail::Mail;
 use crate::sms::Sms;
@@ -110,7 +111,7 @@ impl External for Notify {
         Verdict::Definite(Outcome::refused(ALREADY_EXECUTED, "a message that went out can't be taken back"))
     }
 
-    async fn record(&self, tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+    async fn record(&self, tx: &Transaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
         notices::add(tx, now, verdicts).await
     }
 }

@@ -3,12 +3,13 @@
 //! Not for reading (`query`). Must hold: rows are written in the transaction that records the verdict; amounts are
 //! integer minor units as the gateway moved them.
 
+use db::Transaction;
 use participant_kit::Definite;
 use saga_defs::contract::Money;
 use saga_defs::contract::payment::Charged;
 use saga_defs::message::NOTHING_TO_UNDO;
 use saga_defs::{Outcome, Timestamp, Verb};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DbErr};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -74,7 +75,7 @@ pub(crate) struct Entry {
 }
 
 /// Books what successful verbs moved.
-pub(crate) async fn book(tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+pub(crate) async fn book(tx: &Transaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
     let (mut charges, mut refunds) = (Vec::new(), Vec::new());
     for verdict in verdicts {
         let Some((provider_id, amount)) = moved(verdict)? else { continue };

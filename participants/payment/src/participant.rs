@@ -18,13 +18,14 @@
 use std::error::Error as _;
 
 use async_trait::async_trait;
+use db::Transaction;
 use participant_kit::{Definite, Effect, External, Verdict};
 use saga_defs::contract::payment::{AMOUNT_MISMATCH, CARD_DECLINED, CHARGE, Charge, Charged, NAME};
 use saga_defs::contract::{Money, read};
 use saga_defs::ids::provider_key;
 use saga_defs::message::{CONTRACT_VIOLATION, FENCED};
 use saga_defs::{Outcome, Timestamp, Verb};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::{Canceled, Created, Gateway, Intent, State};
@@ -206,7 +207,7 @@ impl External for Payment {
         }
     }
 
-    async fn record(&self, tx: &DatabaseTransaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+    async fn record(&self, tx: &Transaction, now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
         ledger::book(tx, now, verdicts).await
     }
 }

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use db::{Db, Work};
+use db::{Db, Transaction, Work};
 use saga_defs::dead_letter::Encoding;
 use saga_defs::{DeadLetter, Timestamp};
 use sea_orm::sea_query::{Cond, Expr, ExprTrait, InsertStatement, OnConflict, Order, Query, SelectStatement};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
+use sea_orm::{ConnectionTrait, FromQueryResult};
 use uuid::Uuid;
 
 use super::words::{parse, word};
@@ -153,7 +153,7 @@ pub(super) async fn settle(store: &SqlStore, id: Uuid, settlement: &Settlement) 
     Ok(store.db.transaction(move |tx| settle_in(tx, db.clone(), id, settlement.clone())).await?)
 }
 
-fn settle_in(tx: &DatabaseTransaction, db: Db, id: Uuid, settlement: Settlement) -> Work<'_, bool> {
+fn settle_in(tx: &Transaction, db: Db, id: Uuid, settlement: Settlement) -> Work<'_, bool> {
     Box::pin(async move {
         let now = db.now();
         let update = Query::update()

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use db::Transaction;
 use saga_defs::Timestamp;
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Order, Query};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult};
 
 use super::{SqlStore, rows};
 use crate::{Error, PublishedDefinition};
@@ -47,7 +48,7 @@ pub(super) async fn publish(store: &SqlStore, definitions: &[PublishedDefinition
 
 /// The reference of a definition that is published with another content; then nothing was inserted.
 async fn insert(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     definitions: &[PublishedDefinition],
     now: Timestamp,
 ) -> Result<Option<String>, DbErr> {
@@ -76,7 +77,7 @@ async fn insert(
     Ok(None)
 }
 
-async fn changed(tx: &DatabaseTransaction, definitions: &[PublishedDefinition]) -> Result<Option<String>, DbErr> {
+async fn changed(tx: &Transaction, definitions: &[PublishedDefinition]) -> Result<Option<String>, DbErr> {
     let names = definitions.iter().map(|definition| definition.name.as_str());
     let select = Query::select()
         .columns(["name", "version", "digest", "body"])

@@ -3,13 +3,13 @@
 //! Must hold: a saga's rows go in one transaction, and only if its row in `departures` is there and no outbox row of its
 //! batch is; rows of `departures` are locked in the order of their ids; every search starts at an index.
 
-use db::{Db, Work};
+use db::{Db, Transaction, Work};
 use saga_defs::Timestamp;
 use sea_orm::sea_query::{
     CommonTableExpression, Expr, ExprTrait, InsertStatement, LockBehavior, LockType, OnConflict, Order, Query,
     SelectStatement, WithClause,
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, FromQueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult};
 use uuid::Uuid;
 
 use super::words::word;
@@ -79,7 +79,7 @@ pub(super) async fn announce(store: &SqlStore, batch: Uuid, leaving: &[Leaving])
     Ok(store.db.transaction(move |tx| announce_in(tx, db.clone(), batch, leaving.clone())).await?)
 }
 
-fn announce_in(tx: &DatabaseTransaction, db: Db, batch: Uuid, mut leaving: Vec<Leaving>) -> Work<'_, Vec<Uuid>> {
+fn announce_in(tx: &Transaction, db: Db, batch: Uuid, mut leaving: Vec<Leaving>) -> Work<'_, Vec<Uuid>> {
     Box::pin(async move {
         let now = db.now();
         let ids: Vec<Uuid> = leaving.iter().map(|leaving| leaving.saga_id).collect();
@@ -190,7 +190,7 @@ struct Departed {
     batch: Uuid,
 }
 
-fn delete_in(tx: &DatabaseTransaction, backend: DbBackend, ids: Vec<Uuid>) -> Work<'_, u64> {
+fn delete_in(tx: &Transaction, backend: DbBackend, ids: Vec<Uuid>) -> Work<'_, u64> {
     Box::pin(async move {
         let departed = Query::select()
             .columns(["saga_id", "batch"])
@@ -252,7 +252,7 @@ fn over(backend: DbBackend, departed: &[Departed]) -> sea_orm::sea_query::Delete
         .to_owned()
 }
 
-async fn raise_mark(tx: &DatabaseTransaction, at: i64) -> Result<(), DbErr> {
+async fn raise_mark(tx: &Transaction, at: i64) -> Result<(), DbErr> {
     let insert = Query::insert()
         .into_table("retention_marks")
         .columns(["name", "at"])

@@ -2,7 +2,7 @@
 
 use db::{Db, PostgresOptions};
 use saga_store::{SqlStore, Store};
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::ConnectionTrait;
 
 use crate::world::World;
 
@@ -31,7 +31,7 @@ async fn a_store_that_can_not_be_written_says_so() {
 }
 
 async fn on_both_sessions(db: &Db, statement: &str) {
-    let (one, other) = (db.unlimited().begin().await.unwrap(), db.unlimited().begin().await.unwrap());
+    let (one, other) = (db.begin().await.unwrap(), db.begin().await.unwrap());
     for session in [one, other] {
         session.execute_unprepared(statement).await.unwrap();
         session.commit().await.unwrap();

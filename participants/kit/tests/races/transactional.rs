@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use db::Transaction;
 use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::command;
 use participant_kit::{Transactional, TransactionalHandler};
 use saga_defs::message::{ALREADY_EXECUTED, FENCED, NOTHING_TO_UNDO};
 use saga_defs::{Command, Outcome, Timestamp, Verb};
+use sea_orm::DbErr;
 use sea_orm::sea_query::{InsertStatement, Query};
-use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -65,12 +66,7 @@ impl Transactional for Slow {
         self.table.undoable
     }
 
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn execute(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         let outcomes = self.table.execute(tx, now, commands).await?;
         if let Some(hold) = &self.hold {
             hold.pass().await?;
@@ -78,12 +74,7 @@ impl Transactional for Slow {
         Ok(outcomes)
     }
 
-    async fn undo(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn undo(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         self.table.undo(tx, now, commands).await
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use db::Db;
+use db::{Db, Transaction};
 use fixture::{LIMIT, Owned, Stack};
 use participant_kit::conformance::{command, scripted};
 use participant_kit::handler::{Answered, Received, Replies, Run, Ticket};
@@ -14,7 +14,7 @@ use participant_kit::{Definite, Effect, External, Handler, Transactional, Verdic
 use runtime::Tasks;
 use saga_defs::{Command, Outcome, Reply, Timestamp, Verb};
 use sea_orm::sea_query::{self, Asterisk, ColumnDef, Expr, ExprTrait as _, Query};
-use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DatabaseTransaction, DbErr};
+use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
@@ -119,7 +119,7 @@ pub(crate) async fn create_effects(db: &Db) {
 }
 
 /// Writes an effect.
-pub(crate) async fn add_effect(tx: &DatabaseTransaction, key: Uuid, what: &str) -> Result<(), DbErr> {
+pub(crate) async fn add_effect(tx: &Transaction, key: Uuid, what: &str) -> Result<(), DbErr> {
     let row = [key.into(), what.into()];
     tx.execute(Query::insert().into_table("effects").columns(["key", "what"]).values_panic(row)).await.map(|_| ())
 }
@@ -149,12 +149,7 @@ impl Transactional for Table {
         self.undoable
     }
 
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        _now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn execute(&self, tx: &Transaction, _now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         let mut outcomes = Vec::new();
         for command in commands {
             let outcome = self.counts.execute(command);
@@ -166,12 +161,7 @@ impl Transactional for Table {
         Ok(outcomes)
     }
 
-    async fn undo(
-        &self,
-        tx: &DatabaseTransaction,
-        _now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn undo(&self, tx: &Transaction, _now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         for command in commands {
             add_effect(tx, command.key, "undone").await?;
         }
@@ -227,7 +217,7 @@ impl External for Provider {
         Verdict::Definite(self.counts.undo(effect.command.key))
     }
 
-    async fn record(&self, _tx: &DatabaseTransaction, _now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
+    async fn record(&self, _tx: &Transaction, _now: Timestamp, verdicts: &[Definite<'_>]) -> Result<(), DbErr> {
         self.counts.slices.lock().unwrap().push(verdicts.iter().map(|one| one.effect.command.key).collect());
         let gate = self.counts.recording.lock().unwrap().clone();
         if let Some(gate) = gate {
@@ -403,12 +393,7 @@ impl Transactional for Shelf {
         false
     }
 
-    async fn execute(
-        &self,
-        tx: &DatabaseTransaction,
-        now: Timestamp,
-        commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn execute(&self, tx: &Transaction, now: Timestamp, commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         for command in commands {
             let text = command.payload["text"].as_str().unwrap().to_owned();
             let columns = ["id", "doctor_id", "starts_at", "ends_at", "price_minor", "currency", "status", "version"];
@@ -420,12 +405,7 @@ impl Transactional for Shelf {
         Ok(commands.iter().map(|_| Outcome::succeeded(json!({}))).collect())
     }
 
-    async fn undo(
-        &self,
-        _tx: &DatabaseTransaction,
-        _now: Timestamp,
-        _commands: &[&Command],
-    ) -> Result<Vec<Outcome>, DbErr> {
+    async fn undo(&self, _tx: &Transaction, _now: Timestamp, _commands: &[&Command]) -> Result<Vec<Outcome>, DbErr> {
         panic!("the effect is declared as not undoable")
     }
 }
