@@ -15,7 +15,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs sagas and prints one report.
     Run(RunArgs),
-    /// Accepts many sagas at once and waits until all have ended; prints times and memory.
+    /// Asks for many sagas at once and waits until all have ended; prints times and memory.
     Burst(BurstArgs),
     /// Measures beside each other with many finished sagas and with none; prints ratios and what the database touched.
     Prefilled(PrefilledArgs),

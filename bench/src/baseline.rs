@@ -19,12 +19,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use runtime::Tasks;
 use sea_orm::sqlx::postgres::PgPoolOptions;
-use sea_orm::sqlx::{PgPool, query, query_scalar};
+use sea_orm::sqlx::{PgPool, query, query_as, query_scalar};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::job::{Place, STEPS};
+use crate::job::{Made, Place, STEPS};
 use crate::load::Entry;
 
 const REPLIES: &str = "naive.replies";
@@ -142,11 +142,10 @@ impl Baseline {
     async fn answered(self: Arc<Self>, body: Vec<u8>) -> anyhow::Result<()> {
         let answer: Answered = serde_json::from_slice(&body)?;
         let mut tx = self.side.pool.begin().await?;
-        let (step, refuse): (i32, bool) =
-            sea_orm::sqlx::query_as("select step, refuse from naive_sagas where id = $1 for update")
-                .bind(answer.saga_id)
-                .fetch_one(&mut *tx)
-                .await?;
+        let (step, refuse): (i32, bool) = query_as("select step, refuse from naive_sagas where id = $1 for update")
+            .bind(answer.saga_id)
+            .fetch_one(&mut *tx)
+            .await?;
         if answer.at.step != usize::try_from(step)? {
             bail!("an answer to another step");
         }
@@ -225,6 +224,14 @@ pub(crate) async fn doubled(postgres: &str) -> anyhow::Result<u64> {
     let sql = "select count(*) from (select 1 from effects group by saga_id, step, undone having count(*) > 1) again";
     let doubled: i64 = query_scalar(sql).fetch_one(&pool).await?;
     Ok(u64::try_from(doubled)?)
+}
+
+/// Counts effects.
+pub(crate) async fn made(postgres: &str) -> anyhow::Result<Made> {
+    let pool = PgPool::connect(postgres).await?;
+    let sql = "select count(*) filter (where not undone), count(*) filter (where undone) from effects";
+    let (made, undone): (i64, i64) = query_as(sql).fetch_one(&pool).await?;
+    Ok(Made { made: made.unsigned_abs(), undone: undone.unsigned_abs() })
 }
 
 /// The four participants.

@@ -143,6 +143,40 @@ pub(crate) async fn doubled(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     Ok(db.query_all(&again).await?.len() as u64)
 }
 
+/// Effects that were made, and those of them that were undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) made: u64,
+    pub(crate) undone: u64,
+}
+
+impl Made {
+    /// What so many sagas leave, of which some are refused at the third step.
+    pub(crate) fn by(sagas: u64, refused: u64) -> Self {
+        Self { made: STEPS.len() as u64 * (sagas - refused) + 2 * refused, undone: 2 * refused }
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { made: self.made + other.made, undone: self.undone + other.undone }
+    }
+}
+
+/// Counts effects.
+pub(crate) async fn made(db: &impl ConnectionTrait) -> Result<Made, DbErr> {
+    let count = Query::select()
+        .column("undone")
+        .expr(Expr::col("saga_id").count())
+        .from("effects")
+        .group_by_col("undone")
+        .to_owned();
+    let mut made = Made::default();
+    for row in db.query_all(&count).await? {
+        let (undone, count): (bool, i64) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+        *(if undone { &mut made.undone } else { &mut made.made }) = count.unsigned_abs();
+    }
+    Ok(made)
+}
+
 #[async_trait]
 impl Transactional for Worker {
     fn name(&self) -> &'static str {

@@ -183,5 +183,5 @@ pub(crate) async fn orchestrator(postgres: &str, amqp: &str, in_flight: usize) -
     say("ready");
     let arrival = Arrival::Closed { in_flight };
     let load = Load { arrival, warm_up: Duration::ZERO, window: FOR_EVER, refusals: 0.0 };
-    load.run(entry, async || {}).await.map(|_| ())
+    load.run(entry, async || {}, async || {}).await.map(|_| ())
 }

@@ -49,19 +49,24 @@ mod sleepers;
 
 mod floor_sql;
 
+mod cases;
+
 mod suite;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use args::{Batch, Cli, Command, Entrance, Output, RunArgs, Stack};
 use clap::Parser;
 use depth::Depths;
+use job::Made;
 use load::{Arrival, Load};
-use meter::Meter;
+use meter::{Meter, Reading};
 use mimalloc::MiMalloc;
-use report::Report;
+use report::{Report, Window};
+use testkit::services::PrivateServices;
 use tokio::time::Instant;
 use trace::Trace;
 use world::{Setup, World};
@@ -126,7 +131,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
         Output::Text => say(&report.text()),
         Output::Json => say(&serde_json::to_string(&report)?),
     }
-    if let Some(why) = report.void() {
+    if let Some(why) = report.void {
         bail!(why);
     }
     Ok(())
@@ -147,25 +152,21 @@ fn load(args: &RunArgs) -> anyhow::Result<Load> {
 
 /// Runs the load on a stack and ends the stack.
 async fn measure(args: &RunArgs, load: Load, world: World) -> anyhow::Result<Report> {
-    let meter = Meter { groups: world.groups.clone() };
-    let (mut before, mut first, mut trace) = (None, None, None);
+    Meter::forget_peak()?;
+    let look = Look { args, meter: Meter { groups: world.groups.clone() }, world: &world };
+    let made_before = world.made().await?;
+    let (first, last) = (RefCell::new(None), RefCell::new(None));
     let (opened, opens) = tokio::sync::oneshot::channel();
-    let mut opened = Some(opened);
     eprintln!("{} s of warm-up, {} s of measuring", args.warm_up, args.seconds);
-    let counted = world.services.as_ref().filter(|_| args.statements).map(|(services, _)| services);
     let begin = async || {
-        before = Some(match counted {
-            Some(services) => statements::reset(services).await,
-            None => Ok(()),
-        });
-        if let Some(Ok(())) = before {
-            first = Some(meter.read(world.services.as_ref()).await);
-        }
-        if args.trace_broker {
-            trace = Some(Trace::begin(&world.groups).await);
-        }
+        let read = look.begin().await;
+        first.replace(Some(read));
         // Whoever watches has gone only when the run has failed.
-        let _ = opened.take().map(|opened| opened.send(Instant::now()));
+        let _ = opened.send(Instant::now());
+    };
+    let end = async || {
+        let read = look.end(first.take()).await;
+        last.replace(Some(read));
     };
     let watching = async {
         match (load.arrival, opens.await) {
@@ -173,25 +174,61 @@ async fn measure(args: &RunArgs, load: Load, world: World) -> anyhow::Result<Rep
             (Arrival::Open { .. } | Arrival::Closed { .. }, _) => Ok(Depths::default()),
         }
     };
-    let (measured, depths) = tokio::join!(load.run(Arc::clone(&world.entry), begin), watching);
+    let (measured, depths) = tokio::join!(load.run(Arc::clone(&world.entry), begin, end), watching);
     let (measured, depths) = (measured?, depths?);
-    before.transpose()?;
-    let broker_fsyncs = match trace.transpose()?.flatten() {
-        Some(trace) => Some(trace.end().await),
-        None => None,
-    };
-    let after = meter.read(world.services.as_ref()).await?;
-    let mut report = Report::new(args, &measured, &first.transpose()?.unwrap_or_default(), &after, meter.peak_rss_mb());
-    if let Some(services) = counted {
-        report.statements = statements::read(services).await?;
+    let window = last.take().context("the window never ended")??;
+    let mut report = Report::new(args, &measured, window, look.meter.peak_rss_mb());
+    report.watched(depths);
+    let wanted = Made::by(measured.begun, load.refused(measured.begun));
+    world.accounted(made_before.and(wanted)).await?;
+    if let Some((_, vhost)) = &world.services {
+        report.sent(meter::messages(vhost).await?, measured.begun);
     }
-    report.watched(depths, broker_fsyncs);
-    let doubled = world.doubled().await?;
     world.end().await;
-    if doubled > 0 {
-        bail!("{doubled} effects were made more than once");
-    }
     Ok(report)
+}
+
+/// Reads what is counted at both ends of a window.
+struct Look<'a> {
+    args: &'a RunArgs,
+    meter: Meter,
+    world: &'a World,
+}
+
+/// What a window began with.
+struct Begun {
+    counters: Reading,
+    trace: Option<Trace>,
+}
+
+impl Look<'_> {
+    /// The database, where its statements are counted.
+    fn counted(&self) -> Option<&PrivateServices> {
+        self.world.services.as_ref().filter(|_| self.args.statements).map(|(services, _)| services)
+    }
+
+    async fn begin(&self) -> anyhow::Result<Begun> {
+        if let Some(services) = self.counted() {
+            statements::reset(services).await?;
+        }
+        let counters = self.meter.read(self.world.services.as_ref()).await?;
+        let trace = if self.args.trace_broker { Trace::begin(&self.world.groups).await? } else { None };
+        Ok(Begun { counters, trace })
+    }
+
+    async fn end(&self, begun: Option<anyhow::Result<Begun>>) -> anyhow::Result<Window> {
+        let Begun { counters: before, trace } = begun.context("the window never began")??;
+        let broker_fsyncs = match trace {
+            Some(trace) => Some(trace.end().await),
+            None => None,
+        };
+        let after = self.meter.read(self.world.services.as_ref()).await?;
+        let statements = match self.counted() {
+            Some(services) => statements::read(services).await?,
+            None => Vec::new(),
+        };
+        Ok(Window { before, after, statements, broker_fsyncs })
+    }
 }
 
 fn say(line: &str) {

@@ -4,11 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
+use anyhow::{Context, bail};
 use testkit::services::{PrivateServices, Vhost};
+use tokio::time::Instant;
 
 /// Clock ticks per second of `/proc`, which Linux fixes for programs at 100 (proc(5)).
 const TICKS: f64 = 100.0;
+/// The broker tells of messages this late at the most (`collect_statistics_interval`, 5 s).
+const STANDSTILL: Duration = Duration::from_secs(6);
+const STANDSTILL_MAX: Duration = Duration::from_secs(60);
 
 /// Processes that belong together.
 #[derive(Clone, Debug)]
@@ -111,7 +117,40 @@ pub(crate) struct Reading {
     pub(crate) wal_bytes: f64,
     pub(crate) fsyncs: f64,
     pub(crate) rows: f64,
-    pub(crate) messages: f64,
+    pub(crate) transactions: f64,
+}
+
+const COUNTERS: &str = "select wal_bytes, wal_sync,
+    (select sum(n_tup_ins + n_tup_upd + n_tup_del) from pg_stat_user_tables),
+    (select sum(xact_commit) from pg_stat_database where datname = current_database())
+    from pg_stat_wal;";
+
+/// The numbers in the one row of an answer.
+///
+/// # Errors
+/// When the server refuses, or says anything else.
+pub(crate) async fn numbers<const N: usize>(services: &PrivateServices, sql: &str) -> anyhow::Result<[f64; N]> {
+    let line = services.query(sql).await?;
+    let numbers: Result<Vec<f64>, _> = line.trim().split('|').map(str::parse).collect();
+    let numbers = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    numbers.with_context(|| format!("the database answered {line:?}"))
+}
+
+/// Messages that the broker has counted once nothing is under way: it tells of them seconds later.
+pub(crate) async fn messages(vhost: &Vhost) -> anyhow::Result<u64> {
+    let (mut seen, mut since) = (vhost.published().await?, Instant::now());
+    let limit = since + STANDSTILL_MAX;
+    while since.elapsed() < STANDSTILL {
+        if Instant::now() > limit {
+            bail!("messages go on when all sagas have ended");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = vhost.published().await?;
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+    }
+    Ok(seen)
 }
 
 /// Reads counters of groups and, where there is one, of the database.
@@ -123,17 +162,18 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) async fn read(&self, services: Option<&(PrivateServices, Vhost)>) -> anyhow::Result<Reading> {
         let mut reading = Reading::default();
-        if let Some((services, vhost)) = services {
-            let sql = "select wal_bytes, wal_sync, (select sum(n_tup_ins + n_tup_upd + n_tup_del) from \
-                       pg_stat_user_tables) from pg_stat_wal;";
-            let line = services.query(sql).await?;
-            let mut numbers = line.trim().split('|').map(|number| number.parse::<f64>().unwrap_or(0.0));
-            let mut next = || numbers.next().unwrap_or(0.0);
-            (reading.wal_bytes, reading.fsyncs, reading.rows) = (next(), next(), next());
-            reading.messages = vhost.published().await? as f64;
+        if let Some((services, _)) = services {
+            let [wal_bytes, fsyncs, rows, transactions] = numbers(services, COUNTERS).await?;
+            reading = Reading { wal_bytes, fsyncs, rows, transactions, ..reading };
         }
         reading.cpu_seconds = self.groups.iter().map(|group| (group.name, group.cpu_seconds())).collect();
         Ok(reading)
+    }
+
+    /// Forgets what this process has had in use at the most: another stack may have lived in it.
+    pub(crate) fn forget_peak() -> anyhow::Result<()> {
+        // proc_pid_clear_refs(5)
+        std::fs::write("/proc/self/clear_refs", "5").context("the peak of memory can't be reset")
     }
 
     /// Memory in use at the most.

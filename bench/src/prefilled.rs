@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use async_trait::async_trait;
 use sea_orm::sqlx::postgres::PgConnection;
 use sea_orm::sqlx::{Connection, query};
@@ -16,7 +16,9 @@ use testkit::services::PrivateServices;
 
 use crate::args::PrefilledArgs;
 use crate::depth::median;
+use crate::job::Made;
 use crate::load::{Arrival, Entry, Load};
+use crate::meter;
 use crate::sizes::Sizes;
 use crate::statements::{self, Statement};
 use crate::world::{Setup, World};
@@ -29,8 +31,6 @@ const DEVIATION: f64 = 0.05;
 const HOT: f64 = 0.01;
 /// Numbers between two runs, so that no start key comes twice.
 const APART: u64 = 100_000_000;
-/// Until nothing is under way any more.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(args: PrefilledArgs) -> anyhow::Result<()> {
     let setup = Setup { http: false, batch: true, workers: None };
@@ -38,6 +38,7 @@ pub(crate) async fn run(args: PrefilledArgs) -> anyhow::Result<()> {
         (Side::new(World::on_services(setup).await?), Side::new(World::on_services(setup).await?));
     let began = tokio::time::Instant::now();
     full.world.prefill(args.sagas).await?;
+    full.made_before = full.world.made().await?;
     let filled_in = began.elapsed().as_secs_f64();
     eprintln!("{} finished sagas in {filled_in:.0} s", args.sagas);
     let (before, done_before) = (Sizes::read(full.services()?).await?, full.ended().await?);
@@ -84,9 +85,12 @@ pub(crate) async fn run(args: PrefilledArgs) -> anyhow::Result<()> {
         "snapshot": snapshot(&mut full, args.load(args.snapshot_seconds)?).await?,
         "sizes": before,
     });
+    for side in [&full, &empty] {
+        side.accounted().await?;
+    }
     crate::say(&report.to_string());
     for side in [full, empty] {
-        side.end().await?;
+        side.world.end().await;
     }
     Ok(())
 }
@@ -113,6 +117,9 @@ async fn snapshot(side: &mut Side, load: Load) -> anyhow::Result<Value> {
 struct Side {
     world: World,
     runs: u64,
+    /// What was there before the first run.
+    made_before: Made,
+    begun: u64,
     sagas: f64,
     statements: BTreeMap<String, Statement>,
     /// Bytes of the log, and images of whole pages in it.
@@ -121,7 +128,15 @@ struct Side {
 
 impl Side {
     fn new(world: World) -> Self {
-        Self { world, runs: 0, sagas: 0.0, statements: BTreeMap::new(), wal: [0.0; 2] }
+        Self {
+            world,
+            runs: 0,
+            made_before: Made::default(),
+            begun: 0,
+            sagas: 0.0,
+            statements: BTreeMap::new(),
+            wal: [0.0; 2],
+        }
     }
 
     fn services(&self) -> anyhow::Result<&PrivateServices> {
@@ -132,22 +147,13 @@ impl Side {
     async fn run(&mut self, load: Load) -> anyhow::Result<f64> {
         self.runs += 1;
         let entry = Arc::new(Numbered { entry: Arc::clone(&self.world.entry), first: self.runs * APART });
-        let (mut wal, mut begun) = ([0.0; 2], None);
         let services = self.services()?;
-        let begin = async || {
-            begun = Some(statements::reset(services).await);
-            wal = written(services).await;
-        };
-        let measured = load.run(entry, begin).await?;
-        let statements = statements::all(services).await?;
-        let wal_after = written(services).await;
-        begun.context("the window never began")??;
-        testkit::eventually(IDLE_MAX, "all sagas end", async || match self.open().await {
-            Ok(0.0) => Ok(()),
-            Ok(open) => Err(format!("{open} are open")),
-            Err(error) => Err(error.to_string()),
-        })
-        .await;
+        let (mut before, mut after) = (None, None);
+        let begin = async || before = Some(reset(services).await);
+        let end = async || after = Some(read(services).await);
+        let measured = load.run(entry, begin, end).await?;
+        let wal = before.context("the window never began")??;
+        let (statements, wal_after) = after.context("the window never ended")??;
         for (sum, (after, before)) in self.wal.iter_mut().zip(wal_after.iter().zip(wal)) {
             *sum += after - before;
         }
@@ -161,11 +167,8 @@ impl Side {
             }
         }
         self.sagas += measured.sagas as f64;
+        self.begun += measured.begun;
         Ok(measured.sagas as f64 / measured.seconds)
-    }
-
-    async fn open(&self) -> anyhow::Result<f64> {
-        self.count("select count(*) from engine.sagas where ended_at is null;").await
     }
 
     async fn ended(&self) -> anyhow::Result<f64> {
@@ -180,20 +183,23 @@ impl Side {
         self.wal[which] / self.sagas.max(1.0)
     }
 
-    async fn end(self) -> anyhow::Result<()> {
-        let doubled = self.world.doubled().await?;
-        self.world.end().await;
-        if doubled > 0 {
-            bail!("{doubled} effects were made more than once");
-        }
-        Ok(())
+    /// Whether all its sagas made the effects they had to, and once.
+    async fn accounted(&self) -> anyhow::Result<()> {
+        self.world.accounted(self.made_before.and(Made::by(self.begun, 0))).await
     }
 }
 
-async fn written(services: &PrivateServices) -> [f64; 2] {
-    let line = services.query("select wal_bytes, wal_fpi from pg_stat_wal;").await.unwrap_or_default();
-    let mut numbers = line.trim().split('|').map(|number| number.parse().unwrap_or(0.0));
-    [numbers.next().unwrap_or(0.0), numbers.next().unwrap_or(0.0)]
+async fn reset(services: &PrivateServices) -> anyhow::Result<[f64; 2]> {
+    statements::reset(services).await?;
+    written(services).await
+}
+
+async fn read(services: &PrivateServices) -> anyhow::Result<(BTreeMap<String, Statement>, [f64; 2])> {
+    Ok((statements::all(services).await?, written(services).await?))
+}
+
+async fn written(services: &PrivateServices) -> anyhow::Result<[f64; 2]> {
+    meter::numbers(services, "select wal_bytes, wal_fpi from pg_stat_wal;").await
 }
 
 /// An entry whose sagas are numbered from somewhere on.

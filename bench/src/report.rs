@@ -32,7 +32,8 @@ pub(crate) struct Report {
     rows_per_saga: Option<f64>,
     wal_bytes_per_saga: Option<f64>,
     fsyncs_per_saga: Option<f64>,
-    /// As the broker counts them: those of the last seconds may be missing at both ends of the window.
+    transactions_per_saga: Option<f64>,
+    /// Of all sagas of the run, warm-up included.
     messages_per_saga: Option<f64>,
     peak_rss_mb: BTreeMap<&'static str, f64>,
     /// With a rate and a window of more than 12 seconds.
@@ -43,12 +44,24 @@ pub(crate) struct Report {
     broker_fsyncs_per_saga: Option<f64>,
     /// The dearest statements of the database, where they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) statements: Vec<Statement>,
+    statements: Vec<Statement>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Box<Report>>,
     /// Sagas per second, divided by the baseline's.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
+    /// Why the figures don't count, where they don't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) void: Option<String>,
+}
+
+/// What was counted at both ends of a window.
+pub(crate) struct Window {
+    pub(crate) before: Reading,
+    pub(crate) after: Reading,
+    pub(crate) statements: Vec<Statement>,
+    /// Of a traced run.
+    pub(crate) broker_fsyncs: Option<f64>,
 }
 
 /// What waited: rows of the outbox, and messages of the broker's queues.
@@ -67,8 +80,7 @@ impl Report {
     pub(crate) fn new(
         args: &RunArgs,
         measured: &Measured,
-        before: &Reading,
-        after: &Reading,
+        Window { before, after, statements, broker_fsyncs }: Window,
         peak_rss_mb: BTreeMap<&'static str, f64>,
     ) -> Self {
         let sagas = measured.sagas.max(1) as f64;
@@ -98,40 +110,42 @@ impl Report {
             rows_per_saga: database(after.rows, before.rows),
             wal_bytes_per_saga: database(after.wal_bytes, before.wal_bytes),
             fsyncs_per_saga: database(after.fsyncs, before.fsyncs),
-            messages_per_saga: database(after.messages, before.messages),
+            transactions_per_saga: database(after.transactions, before.transactions),
+            messages_per_saga: None,
             peak_rss_mb,
             waiting: None,
-            broker_fsyncs_per_saga: None,
-            statements: Vec::new(),
+            broker_fsyncs_per_saga: broker_fsyncs.map(|calls| calls / sagas),
+            statements,
             baseline: None,
             ratio: None,
+            void: None,
         }
     }
 
+    /// Adds what was counted when all had ended.
+    pub(crate) fn sent(&mut self, messages: u64, sagas: u64) {
+        self.messages_per_saga = Some(messages as f64 / sagas.max(1) as f64);
+    }
+
     /// Adds what was seen beside the load.
-    pub(crate) fn watched(&mut self, Depths { at_10s, at_end }: Depths, broker_fsyncs: Option<f64>) {
+    pub(crate) fn watched(&mut self, Depths { at_10s, at_end }: Depths) {
         self.waiting = at_10s.outbox.is_some().then_some(Waiting {
             outbox_at_10s: at_10s.outbox,
             outbox_at_end: at_end.outbox,
             queued_at_10s: at_10s.queued,
             queued_at_end: at_end.queued,
         });
-        self.broker_fsyncs_per_saga = broker_fsyncs.map(|calls| calls / self.sagas.max(1) as f64);
     }
 
     /// Puts the baseline's figures beside these.
     pub(crate) fn compare(&mut self, baseline: Self) {
         self.ratio = Some(self.sagas_per_second / baseline.sagas_per_second);
-        self.baseline = Some(Box::new(baseline));
-    }
-
-    /// Why the figures don't count, where they don't: the baseline shows a machine that is not in its usual state.
-    pub(crate) fn void(&self) -> Option<String> {
-        let baseline = self.baseline.as_ref()?;
+        // The baseline shows a machine that is not in its usual state.
         let speed = baseline.sagas_per_second;
         let judged = baseline.in_flight == Some(256) && baseline.refusals == 0.0;
-        (judged && !BASELINE.contains(&speed))
-            .then(|| format!("void: the baseline ran at {speed:.0} sagas/s, not 350 to 700"))
+        let void = || format!("void: the baseline ran at {speed:.0} sagas/s, not 350 to 700");
+        self.void = (judged && !BASELINE.contains(&speed)).then(void);
+        self.baseline = Some(Box::new(baseline));
     }
 
     pub(crate) fn text(&self) -> String {
@@ -153,6 +167,7 @@ impl Report {
             ("rows", self.rows_per_saga),
             ("WAL bytes", self.wal_bytes_per_saga),
             ("fsyncs", self.fsyncs_per_saga),
+            ("transactions", self.transactions_per_saga),
             ("messages", self.messages_per_saga),
             ("fsyncs of the broker", self.broker_fsyncs_per_saga),
         ];

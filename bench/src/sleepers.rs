@@ -76,7 +76,7 @@ pub(crate) async fn run(args: SleepersArgs) -> anyhow::Result<()> {
 }
 
 async fn rate(load: &Load, world: &World) -> anyhow::Result<f64> {
-    let measured = load.run(Arc::clone(&world.entry), async || {}).await?;
+    let measured = load.run(Arc::clone(&world.entry), async || {}, async || {}).await?;
     Ok(measured.sagas as f64 / measured.seconds)
 }
 

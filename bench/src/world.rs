@@ -13,12 +13,14 @@ use db::{Db, PostgresOptions};
 use orchestrator::{Engine, Options, RandomEntropy};
 use participant_kit::TransactionalHandler;
 use runtime::Tasks;
+use runtime::metrics::Recorder;
 use saga_defs::message;
 use saga_store::{SqlStore, Store};
 use tempfile::TempDir;
 use testkit::Services;
 use testkit::process::{Process, Program};
 use testkit::services::{PrivateServices, Vhost};
+use tokio::time::Instant;
 use transport::Transport;
 use transport::in_process::{self, InProcess};
 use transport::rabbitmq::{self, RabbitMq};
@@ -28,13 +30,17 @@ use crate::bare::{self, Bare};
 use crate::bare_sql;
 use crate::baseline::{self, Baseline};
 use crate::entry::entry;
-use crate::job::{self, STEPS, Worker};
+use crate::job::{self, Made, STEPS, Worker};
 use crate::load::Entry;
 use crate::meter::Group;
 use crate::prefill_sql;
 
 /// How long a child process may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// How long the last effect may take once all sagas count.
+const ACCOUNTED_MAX: Duration = Duration::from_secs(30);
+/// Between two looks for it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A running stack.
 pub(crate) struct World {
@@ -171,6 +177,43 @@ impl World {
         }
     }
 
+    /// Effects that were made, once or more.
+    pub(crate) async fn made(&self) -> anyhow::Result<Made> {
+        match &self.effects {
+            Effects::Baseline { postgres } => baseline::made(postgres).await,
+            Effects::Owners(owners) => {
+                let mut sum = Made::default();
+                for db in &owners.participants {
+                    sum = sum.and(job::made(db.reader()).await?);
+                }
+                Ok(sum)
+            }
+        }
+    }
+
+    /// Waits until these effects are there, and none of them twice: a saga that counts through HTTP when it is decided has one to
+    /// come.
+    ///
+    /// # Errors
+    /// When there are others.
+    pub(crate) async fn accounted(&self, wanted: Made) -> anyhow::Result<()> {
+        let limit = Instant::now() + ACCOUNTED_MAX;
+        loop {
+            let made = self.made().await?;
+            let doubled = self.doubled().await?;
+            if doubled > 0 {
+                bail!("{doubled} effects were made more than once");
+            }
+            if made == wanted {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                bail!("effects should be {wanted:?} and are {made:?}");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Writes as many finished sagas, as if they had run before.
     pub(crate) async fn prefill(&self, sagas: u64) -> anyhow::Result<()> {
         let Effects::Owners(owners) = &self.effects else { bail!("the baseline keeps no finished sagas") };
@@ -238,7 +281,7 @@ fn groups(services: &PrivateServices, participants: &Process) -> anyhow::Result<
 pub(crate) async fn in_process(owners: &Owners, tasks: &Tasks, setup: Setup) -> anyhow::Result<Engine> {
     let transport = InProcess::new(&in_process::Options {
         queues: transport::topology::queues(STEPS),
-        capacity: 1_024,
+        capacity: 4_096,
         faults: None,
     });
     for (step, db) in STEPS.into_iter().zip(&owners.participants) {
@@ -292,12 +335,8 @@ pub(crate) async fn prepare(db: &Db) -> anyhow::Result<()> {
 }
 
 fn serve(step: &'static str, db: Db, transport: &dyn Transport, tasks: &Tasks, setup: Setup) {
-    let options = participant_kit::Options {
-        prefetch: 256,
-        batch_max: 256,
-        reply_items_max: setup.reply_items_max(),
-        ..participant_kit::Options::default()
-    };
+    let usual = participant_kit::Options::default();
+    let options = participant_kit::Options { reply_items_max: setup.reply_items_max(), ..usual };
     participant_kit::serve(Arc::new(TransactionalHandler::new(db, Worker(step))), transport, tasks, options);
 }
 
@@ -307,12 +346,20 @@ async fn engine(db: Db, transport: &dyn Transport, tasks: &Tasks, alone: bool, s
     let workers = setup.workers.unwrap_or(usual.workers);
     let options = Options { alone, workers, one_at_a_time: setup.one_at_a_time(), ..usual };
     let catalog = job::catalog()?;
+    record(tasks);
     Ok(Engine::start(store, transport, &catalog, Arc::new(RandomEntropy), tasks, options).await?)
+}
+
+/// Metrics are kept as the product keeps them.
+fn record(tasks: &Tasks) {
+    // Another stack of this process has installed it already.
+    let _ = Recorder::install(tasks);
 }
 
 fn broker(url: &str, participants: &[&str], name: &str) -> rabbitmq::Options {
     let queues = transport::topology::queues(participants.iter().copied());
-    rabbitmq::Options { name: name.to_owned(), ..rabbitmq::Options::new(url, queues) }
+    let in_flight_max = Options::default().in_flight_max;
+    rabbitmq::Options { name: name.to_owned(), in_flight_max, ..rabbitmq::Options::new(url, queues) }
 }
 
 async fn until_connected(broker: &RabbitMq) -> anyhow::Result<()> {
@@ -327,9 +374,9 @@ pub(crate) async fn participants(postgres: &str, amqp: &str, of: Side, setup: Se
         Side::Baseline => baseline::participants(postgres, amqp, &tasks).await?,
         Side::Engine | Side::Bare => {
             let broker = RabbitMq::start(broker(amqp, &STEPS, "bench participants"), &tasks)?;
+            record(&tasks);
             for (number, step) in STEPS.into_iter().enumerate() {
-                let options = PostgresOptions { connections: 4, ..PostgresOptions::new(postgres, step) };
-                let db = Db::open_postgres(&options).await?;
+                let db = Db::open_postgres(&PostgresOptions::new(postgres, step)).await?;
                 if of == Side::Bare {
                     bare::participate(number, db, &broker, setup.batch, &tasks);
                 } else {

@@ -36,7 +36,7 @@ impl Drop for Schemas {
         // The prefix has hexadecimal digits only. One transaction per schema keeps the number of locks small; a schema
         // in use is left: a test must not hang because of what it forgot to close.
         let commands = format!(
-            "set lock_timeout = '5s';\nset statement_timeout = '30s';\n\
+            "\\set ON_ERROR_STOP off\nset lock_timeout = '5s';\nset statement_timeout = '30s';\n\
              select format('drop schema %I cascade', nspname) from pg_namespace \
              where starts_with(nspname, '{}_') \\gexec\n",
             self.prefix,
@@ -46,22 +46,25 @@ impl Drop for Schemas {
     }
 }
 
-/// Runs commands through the tool that comes with the server; gives what it printed.
+/// Runs commands through the tool that comes with the server; gives what it printed. Stops at the first that fails.
 pub(super) fn psql(url: &str, commands: &str) -> std::io::Result<String> {
     use std::io::Write;
 
     let mut child = Command::new("psql")
-        .args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--dbname", url])
+        .args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--set", "ON_ERROR_STOP=on", "--dbname", url])
         .env("PGCONNECT_TIMEOUT", "10")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // Fails only when it has ended already, which its answer tells.
         let _ = stdin.write_all(commands.as_bytes());
     }
     let output = child.wait_with_output()?;
+    if !output.status.success() {
+        return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
