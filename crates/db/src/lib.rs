@@ -82,7 +82,7 @@ impl Db {
     /// # Errors
     /// When the server can't be reached or is a standby.
     pub async fn open_postgres(options: &PostgresOptions) -> Result<Self, Error> {
-        let patience = Patience::with(options.statement_timeout);
+        let patience = Patience::with(options.statement_timeout, options.acquire_timeout);
         let pool = Limited::new(postgres::connect(options, patience.clone()).await?, patience);
         let clock = postgres::ServerClock::start(pool.clone()).await?;
         Ok(Self { writer: pool.clone(), reader: pool, clock })

@@ -34,19 +34,32 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 pub(crate) struct Patience {
     /// For one statement; none where an answer always comes, or may take its time.
     limit: Option<Duration>,
+    /// How long a session is waited for before it.
+    acquire: Duration,
     /// When it last ran out.
     lost: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Patience {
-    /// With a server that works at a statement for `statement_timeout` at most; zero: for ever.
-    pub(crate) fn with(statement_timeout: Duration) -> Self {
-        Self { limit: (!statement_timeout.is_zero()).then(|| statement_timeout * TIMES), lost: Arc::default() }
+    /// With a server that works at a statement for `statement_timeout` at most, zero: for ever, and a pool that gives a session
+    /// within `acquire`, or none.
+    pub(crate) fn with(statement_timeout: Duration, acquire: Duration) -> Self {
+        let limit = (!statement_timeout.is_zero()).then(|| statement_timeout * TIMES);
+        Self { limit, acquire, lost: Arc::default() }
     }
 
     /// Waits for a statement. None when no answer came.
     pub(crate) async fn statement<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let Some(limit) = self.limit else { return Some(work.await) };
+        self.wait(self.limit, work).await
+    }
+
+    /// Waits for a statement and, before it, for a session: a pool that is busy is no silent server.
+    pub(crate) async fn pooled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.wait(self.limit.map(|limit| limit + self.acquire), work).await
+    }
+
+    async fn wait<T>(&self, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+        let Some(limit) = limit else { return Some(work.await) };
         let mut work = pin!(work);
         let answer = tokio::time::timeout(limit, work.as_mut()).await.ok();
         if answer.is_none() {
@@ -123,7 +136,7 @@ impl Limited {
     }
 
     async fn wait<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        let answer = self.patience.statement(statement).await.unwrap_or_else(|| Err(no_answer()));
+        let answer = self.patience.pooled(statement).await.unwrap_or_else(|| Err(no_answer()));
         self.look(answer.as_ref().err());
         answer
     }

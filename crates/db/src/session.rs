@@ -52,11 +52,15 @@ impl Session {
         &mut self.connection
     }
 
-    /// All went well: whoever comes next may have it.
-    pub(crate) fn keep(mut self, kept: &Kept) {
+    /// All went well: whoever comes next may have it, unless others wait for one at the pool.
+    pub(crate) fn keep(mut self, Limited { connection, kept, .. }: &Limited) {
         self.open = false;
         self.used = Instant::now();
-        drop(kept.swap(Some(self)));
+        let pool = connection.get_postgres_connection_pool();
+        let wanted = pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections();
+        if !wanted && !pool.is_closed() {
+            drop(kept.swap(Some(self)));
+        }
     }
 
     /// The server has answered, and holds nothing for it: its pool will see whether it is good for more.
@@ -100,7 +104,7 @@ pub(crate) async fn run(limited: &Limited, text: &'static str, arguments: Bound)
     // All rows are read, which includes the server's word that the commit is done.
     match limited.patience.statement(query_with(text, arguments).fetch_all(session.connection())).await {
         Some(Ok(rows)) => {
-            session.keep(&limited.kept);
+            session.keep(limited);
             Ok(rows)
         }
         Some(Err(error)) => {

@@ -96,7 +96,7 @@ impl Open {
         let Some(mut session) = self.session.into_inner() else { return Err(Error::Transient(no_answer())) };
         match self.limited.patience.statement(session.connection().execute("COMMIT")).await {
             Some(Ok(_)) => {
-                session.keep(&self.limited.kept);
+                session.keep(&self.limited);
                 Ok(())
             }
             Some(Err(error)) => Err(Error::of_commit(DbErr::Exec(of_driver(error)))),

@@ -45,13 +45,13 @@ async fn an_answer_that_does_not_come_is_waited_for_in_vain_only_so_long_and_cos
     let schemas = services.schemas();
     let proxy = Proxy::before(schemas.url()).await.unwrap();
     let options = PostgresOptions {
-        connections: 2,
+        connections: 3,
         statement_timeout: STATEMENT,
         acquire_timeout: Duration::from_secs(2),
         ..PostgresOptions::new(proxy.url(schemas.url()), schemas.name("owner"))
     };
     let db = Db::open_postgres(&options).await.unwrap();
-    // Each round loses more sessions than the pool has.
+    // The rounds lose more sessions than the pool has.
     for round in 0..3 {
         let ready = async || {
             let (one, two) = tokio::join!(transaction(&db), reading(&db));
@@ -75,6 +75,26 @@ async fn an_answer_that_does_not_come_is_waited_for_in_vain_only_so_long_and_cos
     testkit::eventually(LIMIT, "it goes on", async || statement(&db).await).await;
     proxy.freeze();
     assert!(tokio::time::timeout(Duration::from_secs(15), db.close()).await.is_ok(), "nor is the end waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: scripts/test"]
+async fn a_session_is_kept_from_nobody_who_waits_for_one() {
+    let services = Services::shared();
+    let schemas = services.schemas();
+    let options = PostgresOptions {
+        connections: 2,
+        acquire_timeout: Duration::from_secs(1),
+        ..PostgresOptions::new(schemas.url(), schemas.name("owner"))
+    };
+    let db = Db::open_postgres(&options).await.unwrap();
+    let _other = db.begin().await.unwrap();
+    for _ in 0..2 {
+        statement(&db).await.unwrap();
+        reading(&db).await.unwrap();
+        transaction(&db).await.unwrap();
+        reading(&db).await.unwrap();
+    }
 }
 
 /// Writes a row in a transaction.
