@@ -120,6 +120,8 @@ pub enum LogFormat {
 /// Most items that a queue in memory may be told to hold.
 const ITEMS_MAX: u64 = 1_048_576;
 const HOUR_MS: u64 = 3_600_000;
+/// Leases are renewed by a sweep every half second, at the earliest when a third is over: one of these may come late.
+const LEASE_MIN_MS: u64 = 1_500;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const CENTURY_MS: u64 = 100 * 366 * DAY_MS;
 
@@ -245,7 +247,7 @@ impl Settings {
             Number::new("participants.prefetch", participants.prefetch, 1, u64::from(u16::MAX)),
             Number::new("participants.batch_max", participants.batch_max, 1, 4_096),
             Number::new("participants.calls_max", participants.calls_max, 1, 65_536),
-            Number::new("participants.lease_ms", participants.lease_ms, 1, DAY_MS),
+            Number::new("participants.lease_ms", participants.lease_ms, LEASE_MIN_MS, DAY_MS),
             Number::new("retention.after_ms", self.retention.after_ms, 0, CENTURY_MS),
             Number::new("retention.keys_after_ms", self.retention.keys_after_ms, 0, CENTURY_MS),
             Number::new("retention.every_ms", self.retention.every_ms, 1, DAY_MS),

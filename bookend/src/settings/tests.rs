@@ -56,6 +56,24 @@ fn a_number_works_from_its_least_to_its_most_and_no_further() {
     }
 }
 
+#[test]
+fn a_lease_outlasts_a_silent_database_and_sagas_outlast_a_lease() {
+    let settings = read(&[], Vec::new()).unwrap();
+    let external = participant_kit::ExternalOptions::default();
+    let sweep_ms = u64::try_from(external.sweep_every.as_millis()).unwrap();
+    let (lease_ms, budget) = (settings.participants.lease_ms, saga_defs::Retry::default());
+    assert_eq!(u128::from(lease_ms), external.lease.as_millis());
+    // A statement is given up after twice its time; then a connection is made.
+    let silence_ms = 2 * settings.database.statement_timeout_ms + 3_000 + 2 * sweep_ms;
+    assert!(lease_ms * 2 / 3 > silence_ms, "renewed in spite of {silence_ms} ms of silence");
+    // The last `retry` uses up the budget. What is then to be called for waits in line, too.
+    let patience_ms = u64::from(budget.attempts - 1) * participant_kit::inbox::OPEN_RETRY_MS;
+    assert!(patience_ms >= lease_ms + 10_000, "a saga waits for {patience_ms} ms");
+    assert!(LEASE_MIN_MS > 2 * sweep_ms);
+    let short = refusal("participants.lease_ms", LEASE_MIN_MS - 1);
+    assert!(short.contains("participants.lease_ms is 1499; accepted is 1500 to"), "{short}");
+}
+
 /// A key that is added without a range would be accepted whatever it says.
 #[test]
 fn every_number_of_the_manual_has_a_range() {

@@ -40,7 +40,9 @@ impl Disturbed {
         let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", SLOW_MS)]).await;
         let count = slots.to_string();
         let own = [("BOOKEND_SEED__SLOTS", count.as_str()), ("BOOKEND_PARTICIPANTS__CALLS_MAX", "64")];
-        let env = [&own, env].concat();
+        // Shorter than usual: an intent whose commit was not answered waits for its end.
+        let lease = [("BOOKEND_PARTICIPANTS__LEASE_MS", "5000")];
+        let env = [&own[..], &lease, env].concat();
         let cluster = Cluster::start(&services, &Shape::default(), &simulators, &env).await;
         let slots = cluster.api.free_slots(slots).await;
         Self { cluster, simulators, services, slots }

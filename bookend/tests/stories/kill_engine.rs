@@ -42,6 +42,8 @@ async fn story(stack: Stack) {
     let simulators = Simulators::start(&[("BOOKEND_PROVIDERS__SLOW_MS", "1000")]).await;
     let mut env = vec![("BOOKEND_SEED__SLOTS", "600"), ("BOOKEND_PARTICIPANTS__CALLS_MAX", "256")];
     env.extend([("BOOKEND_PARTICIPANTS__PREFETCH", "512"), ("BOOKEND_PAYMENT__TIMEOUT_MS", "4000")]);
+    // Shorter than usual: a dead one's calls wait for its end.
+    env.push(("BOOKEND_PARTICIPANTS__LEASE_MS", "5000"));
     let mut product = Product::start(stack, &simulators, &env).await;
     let slots = product.api().free_slots(ROUNDS * SAGAS).await;
     let mut sagas: BTreeMap<String, String> = BTreeMap::new();

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::handler::{Handler, Received, Run};
 use crate::intents::{self, Planned};
-use crate::lanes::Lane;
+use crate::lanes::{Lane, Room};
 use crate::work::{Core, Work};
 use crate::{Error, External, forget_sql, inbox};
 
@@ -25,7 +25,9 @@ use crate::{Error, External, forget_sql, inbox};
 pub struct ExternalOptions {
     /// Most calls at a time, two at least: a quarter is kept for what the sweep finds.
     pub concurrency: usize,
-    /// How long an intent belongs to a run that shows no sign of life. Longer than any call.
+    /// How long an intent belongs to a run that shows no sign of life. It is renewed when a third is over, so two thirds must
+    /// outlast a database that is away or gives no answer: else other runs make calls again whose verdicts this one has in
+    /// hand. Shorter than sagas wait for an open call, see [`OPEN_RETRY_MS`](inbox::OPEN_RETRY_MS).
     pub lease: Duration,
     /// How often calls and announcements that nobody has under way are looked for.
     pub sweep_every: Duration,
@@ -39,7 +41,7 @@ impl Default for ExternalOptions {
     fn default() -> Self {
         Self {
             concurrency: 32,
-            lease: Duration::from_secs(60),
+            lease: Duration::from_secs(30),
             sweep_every: Duration::from_millis(500),
             take_over_at_start: false,
             owner: Uuid::new_v4(),
@@ -87,7 +89,7 @@ impl<P: External> Handler for ExternalHandler<P> {
             match planned {
                 Planned::Answer(outcome, _) => answers.push((received, outcome)),
                 Planned::Call(call) => {
-                    Core::start(core, run, Work::answering(*call, received.clone(), leased), Lane::Commands);
+                    Core::start(core, run, Work::answering(*call, received.clone(), leased));
                 }
             }
         }
@@ -106,13 +108,23 @@ impl<P: External> Handler for ExternalHandler<P> {
 /// Renews leases and continues what nobody has under way. Once shutdown began leases are renewed until the last call is over.
 async fn sweep<P: External>(core: Arc<Core<P>>, run: Run) {
     let tasks = run.tasks.clone();
-    let mut renewed = Instant::now();
+    let (mut renewed, mut room) = (Instant::now(), None);
     loop {
         core.report(renew(&core, &mut renewed).await);
-        core.report(continue_due(&core, &run).await);
-        if !tasks.sleep(core.options.sweep_every).await {
-            break;
-        }
+        let continued = continue_due(&core, &run, room.take()).await;
+        let more = matches!(continued, Ok(true));
+        core.report(continued.map(drop));
+        room = tokio::select! {
+            biased;
+            awake = tasks.sleep(core.options.sweep_every) => {
+                if !awake {
+                    break;
+                }
+                None
+            }
+            // After a restart hundreds may be due: they wait for each other, and not for the next sweep.
+            room = core.lanes.enter(Lane::Swept), if more => Some(room),
+        };
     }
     // The queue of answers ends with the last that could answer.
     drop(run);
@@ -132,29 +144,36 @@ async fn renew<P: External>(core: &Core<P>, renewed: &mut Instant) -> Result<(),
     Ok(())
 }
 
-/// Continues as much as there is room for of what nobody has under way.
-async fn continue_due<P: External>(core: &Arc<Core<P>>, run: &Run) -> Result<(), Error> {
-    let room = core.lanes.room_for_swept();
-    if room == 0 {
-        return Ok(());
-    }
-    let mut due = core.lessee.due(&core.db, room + core.live.keys().len()).await?;
+/// Continues as much as there is room for of what nobody has under way; `room` was waited for. Whether it is worth to go on as
+/// soon as there is room again: more is due, and it was not for rows that others hold that less was begun.
+async fn continue_due<P: External>(core: &Arc<Core<P>>, run: &Run, room: Option<Room>) -> Result<bool, Error> {
+    let mut rooms = Vec::from_iter(room);
+    let free = rooms.len() + core.lanes.room_for_swept();
+    let mut due = core.lessee.due(&core.db, free + 1 + core.live.keys().len()).await?;
     // As it is by now: what was marked while the database was asked is under way.
     let live = core.live.keys();
     due.retain(|key| !live.contains(key));
-    due.truncate(room);
+    while rooms.len() < due.len()
+        && let Some(room) = core.lanes.try_enter_swept()
+    {
+        rooms.push(room);
+    }
+    let more = due.len() > rooms.len();
+    due.truncate(rooms.len());
     if due.is_empty() {
-        return Ok(());
+        return Ok(more);
     }
     let leased = Instant::now();
-    for (row, interrupted) in core.lessee.claim(&core.db, due).await? {
+    let claimed = core.lessee.claim(&core.db, due).await?;
+    let more = more && !claimed.is_empty();
+    for ((row, interrupted), room) in claimed.into_iter().zip(rooms) {
         match Work::of(&row, interrupted, leased) {
-            Ok(work) => Core::start(core, run, work, Lane::Swept),
+            Ok(work) => Core::continue_in(core, run, work, room),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, key = %row.key, "an unfinished row could not be read");
             }
         }
     }
-    Ok(())
+    Ok(more)
 }

@@ -9,8 +9,9 @@ use saga_defs::{Command, Outcome, Timestamp, Verb};
 use serde_json::json;
 
 /// How long a `retry` asks to wait while an external call is open. Generous: when the call is done its reply leaves by
-/// itself, and each `retry` uses up an attempt of the saga's step.
-pub const OPEN_RETRY_MS: u64 = 5_000;
+/// itself, and each `retry` uses up an attempt of the saga's step. With four attempts a saga waits three times as long: longer
+/// than the lease of a call whose process died, which nobody else makes before.
+pub const OPEN_RETRY_MS: u64 = 15_000;
 
 /// What is known of an effect. An effect without a row is none of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -55,7 +55,14 @@ impl Planner {
     async fn plan(&self, tx: &Transaction) -> Result<Vec<Planned>, DbErr> {
         let mut rows = Rows::lock(tx, self.lessee.participant, self.now, &self.commands).await?;
         // In arrival order: what a command changes, the next one for its key finds.
-        let planned = self.commands.iter().map(|command| self.one(command, &mut rows)).collect::<Result<_, _>>()?;
+        let mut planned: Vec<Planned> =
+            self.commands.iter().map(|command| self.one(command, &mut rows)).collect::<Result<_, _>>()?;
+        for (planned, command) in planned.iter_mut().zip(self.commands.iter()) {
+            if let Planned::Call(call) = planned {
+                // A later command of the batch may have called it off.
+                **call = Call::of(&rows.of(command)?.1, false)?;
+            }
+        }
         rows.write(tx).await?;
         Ok(planned)
     }
@@ -71,14 +78,14 @@ impl Planner {
             Decision::Execute => {
                 row.command = Some(rows::write(command)?);
                 self.lessee.take(&mut row, self.now);
-                Planned::Call(Box::new(Call::of(&row)?))
+                Planned::Call(Box::new(Call::of(&row, false)?))
             }
             Decision::Undo => {
                 row.close(State::Undoing, self.now);
                 row.calls = 0;
                 row.undo_command = Some(rows::write(command)?);
                 self.lessee.take(&mut row, self.now);
-                Planned::Call(Box::new(Call::of(&row)?))
+                Planned::Call(Box::new(Call::of(&row, false)?))
             }
             Decision::Tombstone => {
                 row.close(State::Tombstoned, self.now);

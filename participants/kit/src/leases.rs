@@ -16,7 +16,6 @@ use sea_orm::{Condition, QueryOrder, QuerySelect, Select};
 use crate::Error;
 use crate::inbox::State;
 use crate::rows::{self, Column, Entity, Model};
-use crate::verdict::Call;
 
 /// One run of one participant, as the owner of leases.
 #[derive(Clone, Copy, Debug)]
@@ -49,45 +48,56 @@ impl Lessee {
     /// Ends the leases of all other runs: they are known to be gone, and what they had under way was interrupted.
     pub(crate) async fn take_over(&self, db: &Db) -> Result<(), Error> {
         let others = self.unfinished().add(Column::Owner.is_not_null()).add(Column::Owner.ne(self.owner));
-        update(db, others, vec![(Column::LeaseUntil, Expr::value(db.now().0))], Busy::Wait).await.map(drop)
+        update(db, others, vec![(Column::LeaseUntil, Expr::value(db.now().0))], Busy::Wait).await
     }
 
-    /// Gives up this run's lease of a call that was not begun, so that another run continues at once. That a former run
-    /// interrupted it stays known.
-    pub(crate) async fn release(&self, db: &Db, key: Uuid, call: Option<&Call>) -> Result<(), Error> {
+    /// Gives up this run's lease for work that was not begun, so that another run continues at once. That a former run
+    /// interrupted a call stays known.
+    pub(crate) async fn release(&self, db: &Db, key: Uuid, state: State, interrupted: bool) -> Result<(), Error> {
         let mut values = vec![(Column::LeaseUntil, Expr::value(db.now().0))];
-        if !call.is_some_and(|call| call.effect.interrupted) {
+        if !interrupted {
             values.push((Column::Owner, Expr::value(None::<Uuid>)));
         }
-        update(db, self.own_for(key, call), values, Busy::Wait).await.map(drop)
+        update(db, self.own_in(key, state), values, Busy::Wait).await
     }
 
     fn own(&self, keys: &[Uuid]) -> Condition {
         self.unfinished().add(Column::Owner.eq(self.owner)).add(Column::Key.is_in(keys.iter().copied()))
     }
 
-    /// What this run has a lease of for `call`: it may have another one by now, for what came after.
-    fn own_for(&self, key: Uuid, call: Option<&Call>) -> Condition {
-        let state = call.map(|call| Column::State.eq(call.open_state().as_str()));
-        self.own(&[key]).add_option(state)
+    /// What this run has a lease of for work in `state`: it may have another one by now, for what came after.
+    fn own_in(&self, key: Uuid, state: State) -> Condition {
+        self.own(&[key]).add(Column::State.eq(state.as_str()))
     }
 
     /// Makes this run's leases of `keys` last longer. A row that is just being written waits for the next renewal.
     pub(crate) async fn renew(&self, db: &Db, keys: &[Uuid]) -> Result<(), Error> {
         for keys in keys.chunks(rows::ROWS_MAX) {
-            self.extend(db, self.own(keys), Busy::Skip).await?;
+            let until = Expr::value(self.until(db.now()));
+            update(db, self.own(keys), vec![(Column::LeaseUntil, until)], Busy::Skip).await?;
         }
         Ok(())
     }
 
-    /// Whether the lease for `call` is still this run's; then it lasts longer.
-    pub(crate) async fn hold(&self, db: &Db, call: &Call) -> Result<bool, Error> {
-        Ok(self.extend(db, self.own_for(call.effect.command.key, Some(call)), Busy::Wait).await? > 0)
+    /// The row, if this run has it leased for a call in `state`.
+    pub(crate) async fn look(&self, db: &Db, key: Uuid, state: State) -> Result<Option<Model>, Error> {
+        let row = Entity::find().filter(self.own_in(key, state)).one(db.reader()).await;
+        row.map_err(|error| Error::Db(error.into()))
     }
 
-    async fn extend(&self, db: &Db, which: Condition, busy: Busy) -> Result<u64, Error> {
-        let until = Expr::value(self.until(db.now()));
-        update(db, which, vec![(Column::LeaseUntil, until)], busy).await
+    /// The same, and then the lease is taken anew.
+    pub(crate) async fn hold(self, db: &Db, key: Uuid, state: State) -> Result<Option<Model>, Error> {
+        let now = db.now();
+        let held = db.transaction(move |tx| {
+            let row = Busy::Wait.lock(Entity::find().filter(self.own_in(key, state)));
+            Box::pin(async move {
+                let mut row = row.all(tx).await?;
+                row.iter_mut().for_each(|row| self.take(row, now));
+                rows::save(tx, &row).await?;
+                Ok(row.pop())
+            })
+        });
+        Ok(held.await?)
     }
 
     /// Up to `max` rows with something unfinished that nobody has under way, the longest due first.
@@ -143,8 +153,7 @@ impl Busy {
     }
 }
 
-/// How many rows were updated.
-async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>, busy: Busy) -> Result<u64, Error> {
+async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>, busy: Busy) -> Result<(), Error> {
     let updated = db.transaction(move |tx| {
         let keys = busy.lock(Entity::find().select_only().column(Column::Key).filter(which.clone()));
         let mut update = Entity::update_many();
@@ -153,13 +162,56 @@ async fn update(db: &Db, which: Condition, values: Vec<(Column, SimpleExpr)>, bu
         }
         Box::pin(async move {
             let keys: Vec<Uuid> = keys.into_tuple().all(tx).await?;
-            let mut updated = 0;
             for chunk in keys.chunks(rows::ROWS_MAX) {
-                let filtered = update.clone().filter(Column::Key.is_in(chunk.iter().copied()));
-                updated += filtered.exec(tx).await?.rows_affected;
+                update.clone().filter(Column::Key.is_in(chunk.iter().copied())).exec(tx).await?;
             }
-            Ok(updated)
+            Ok(())
         })
     });
     Ok(updated.await?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
+mod tests {
+    use fixture::{Owned, Stack};
+    use saga_defs::Verb;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::conformance::command;
+    use crate::rows::Rows;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// A row in `state`, leased to `lessee`; its key.
+    async fn leased(db: &Db, lessee: Lessee, state: State) -> Uuid {
+        let key = Uuid::from_u128(1);
+        let stored = db.transaction(move |tx| {
+            Box::pin(async move {
+                let command = command(lessee.participant, key, Verb::Compensate, 1, Value::Null);
+                let mut rows = Rows::unlooked(lessee.participant, Timestamp(0));
+                let (_, mut row) = rows.of(&command)?;
+                row.close(state, Timestamp(0));
+                lessee.take(&mut row, Timestamp(0));
+                rows.put(row);
+                rows.write(tx).await
+            })
+        });
+        stored.await.unwrap();
+        key
+    }
+
+    /// An announcement that was not begun must not give up the undo that has come since.
+    #[tokio::test]
+    async fn a_lease_is_only_given_up_in_the_state_that_it_was_taken_for() {
+        let owned = Owned::open::<migrations::Clinic>(Stack::Sqlite).await;
+        let lessee = Lessee { participant: "provider", owner: Uuid::from_u128(7), lease: HOUR };
+        let key = leased(&owned.db, lessee, State::Undoing).await;
+        let owner = async || lessee.look(&owned.db, key, State::Undoing).await.unwrap().and_then(|row| row.owner);
+        lessee.release(&owned.db, key, State::Executed, false).await.unwrap();
+        assert_eq!(owner().await, Some(lessee.owner));
+        lessee.release(&owned.db, key, State::Undoing, false).await.unwrap();
+        assert_eq!(owner().await, None);
+    }
 }

@@ -45,8 +45,8 @@ pub(crate) struct Recorded {
 }
 
 impl Call {
-    /// The call that an open row waits for.
-    pub(crate) fn of(row: &Model) -> Result<Self, DbErr> {
+    /// The call that an open row waits for; `interrupted` says whether a former run may have begun it.
+    pub(crate) fn of(row: &Model, interrupted: bool) -> Result<Self, DbErr> {
         let verb = match row.state()? {
             State::Intent => Verb::Execute,
             State::Undoing => Verb::Compensate,
@@ -64,7 +64,7 @@ impl Call {
             provider_key: ids::provider_key(row.key, verb),
             provider_ref: row.provider_ref.clone(),
             output,
-            interrupted: false,
+            interrupted,
             unwanted: verb == Verb::Execute && row.undo_requested,
         };
         Ok(Self { verb, effect })
@@ -215,7 +215,7 @@ impl Clerk {
         if !row.is_open() && !owed.is_empty() {
             self.lessee.take(row, self.now);
         }
-        let next = if row.is_open() { Some(Call::of(row)?) } else { None };
+        let next = if row.is_open() { Some(Call::of(row, false)?) } else { None };
         Ok(Recorded { outcome: outcome.clone(), announcing: replies, next })
     }
 

@@ -1,8 +1,8 @@
 //! What is done about one row: its call is made, the verdict recorded, and whoever asked told.
 //!
 //! Not for finding rows: commands and the sweep of [`crate::external`] bring them. Must hold: a call is begun on a lease that is
-//! known to be this run's; one whose verdict is in hand is not made again; an item's reply leaves when that item is done,
-//! whatever its neighbours do.
+//! known to be this run's, and as its row says by then if it had to wait; one whose verdict is in hand is not made again; an item's
+//! reply leaves when that item is done, whatever its neighbours do.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::announce::{self, Announced};
 use crate::external::ExternalOptions;
 use crate::handler::{Received, Replies, Run};
+use crate::inbox::State;
 use crate::lanes::{Lane, Lanes, Room};
 use crate::leases::Lessee;
 use crate::live::{Live, Mark};
@@ -31,7 +32,7 @@ use crate::{Error, External, Verdict};
 /// How often a verdict is tried to be recorded that the database refuses, before its delivery and its room go to others; and how
 /// often once shutdown began, before its call is left to the sweep.
 const RECORD_ATTEMPTS: u32 = 5;
-/// Wait between two tries to record a verdict, or to take a lease anew.
+/// Wait between two tries to record a verdict, or to look at a row before its call.
 const RETRY: Duration = Duration::from_millis(200);
 /// Longest wait between two tries to record a verdict that the database refuses, or that has to wait for others' locks.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -52,6 +53,8 @@ pub(crate) struct Core<P> {
 /// What is to be done about one row.
 pub(crate) struct Work {
     key: Uuid,
+    /// Of the row, when it was leased for this.
+    state: State,
     next: Option<Call>,
     /// The command that the next call answers.
     waiting: Option<Received>,
@@ -61,24 +64,22 @@ pub(crate) struct Work {
 }
 
 /// What a call has in hand until its verdict is recorded.
-struct Hand<'a> {
+struct Hand {
     replies: Replies,
     waiting: Option<Received>,
-    room: Option<Room<'a>>,
+    room: Option<Room>,
 }
 
 impl Work {
     pub(crate) fn answering(call: Call, received: Received, leased: Instant) -> Self {
-        Self { key: received.command.key, next: Some(call), waiting: Some(received), announcing: Vec::new(), leased }
+        let (key, state) = (received.command.key, call.open_state());
+        Self { key, state, next: Some(call), waiting: Some(received), announcing: Vec::new(), leased }
     }
 
     /// What a row that was swept up lacks.
     pub(crate) fn of(row: &Model, interrupted: bool, leased: Instant) -> Result<Self, DbErr> {
-        let mut next = if row.is_open() { Some(Call::of(row)?) } else { None };
-        if let Some(call) = &mut next {
-            call.effect.interrupted = interrupted;
-        }
-        Ok(Self { key: row.key, next, waiting: None, announcing: row.announcing()?, leased })
+        let next = if row.is_open() { Some(Call::of(row, interrupted)?) } else { None };
+        Ok(Self { key: row.key, state: row.state()?, next, waiting: None, announcing: row.announcing()?, leased })
     }
 }
 
@@ -98,9 +99,19 @@ impl<P: External> Core<P> {
         }
     }
 
-    pub(crate) fn start(core: &Arc<Self>, run: &Run, work: Work, lane: Lane) {
+    /// Begins with what a command asks for, as soon as there is room.
+    pub(crate) fn start(core: &Arc<Self>, run: &Run, work: Work) {
+        Self::spawn(core, run, work, Lane::Commands, None);
+    }
+
+    /// Begins with what was swept up, for which there is room.
+    pub(crate) fn continue_in(core: &Arc<Self>, run: &Run, work: Work, room: Room) {
+        Self::spawn(core, run, work, Lane::Swept, Some(room));
+    }
+
+    fn spawn(core: &Arc<Self>, run: &Run, work: Work, lane: Lane, room: Option<Room>) {
         let mark = core.live.mark(work.key);
-        run.tasks.spawn(drive(Arc::clone(core), run.clone(), work, lane, mark));
+        run.tasks.spawn(drive(Arc::clone(core), run.clone(), work, lane, room, mark));
     }
 
     /// Says what went wrong with a step of the sweep, which is made again in any case.
@@ -112,7 +123,7 @@ impl<P: External> Core<P> {
     }
 
     /// Waits for room; none once shutdown began.
-    async fn enter(&self, tasks: &Tasks, lane: Lane) -> Option<Room<'_>> {
+    async fn enter(&self, tasks: &Tasks, lane: Lane) -> Option<Room> {
         tokio::select! {
             biased;
             () = tasks.stopping() => None,
@@ -133,30 +144,43 @@ impl<P: External> Core<P> {
         verdict.ok()
     }
 
-    /// Whether the row's lease is this run's for long enough to begin a call. A lease that is not fresh is taken anew: it may have
-    /// waited in line, or this process may have stood still, until another run took the row.
-    async fn holds(&self, tasks: &Tasks, call: &Call, leased: Instant) -> bool {
-        if leased.elapsed() < self.options.lease / 3 {
-            return true;
+    /// The call as its row says now, if the row's lease is this run's for long enough to begin it. One that waited in line may have
+    /// been called off meanwhile, or this process may have stood still until another run took the row.
+    async fn look(&self, tasks: &Tasks, call: Call, leased: Instant, waited: bool) -> Option<Call> {
+        let fresh = leased.elapsed() < self.options.lease / 3;
+        if fresh && !waited {
+            return Some(call);
         }
         loop {
-            match self.lessee.hold(&self.db, call).await {
-                Ok(held) => return held,
+            match self.look_once(&call, fresh).await {
+                Ok(now) => return now,
                 Err(error) => {
                     let (error, key) = (&error as &dyn std::error::Error, call.effect.command.key);
-                    tracing::warn!(error, %key, "a lease could not be taken anew; again soon");
+                    tracing::warn!(error, %key, "a row could not be looked at before its call; again soon");
                 }
             }
             if !tasks.sleep(RETRY).await {
-                return false;
+                return None;
             }
         }
+    }
+
+    /// A lease that is not fresh is taken anew.
+    async fn look_once(&self, call: &Call, fresh: bool) -> Result<Option<Call>, Error> {
+        let (key, state) = (call.effect.command.key, call.open_state());
+        let row = if fresh {
+            self.lessee.look(&self.db, key, state).await?
+        } else {
+            self.lessee.hold(&self.db, key, state).await?
+        };
+        let now = row.as_ref().map(|row| Call::of(row, call.effect.interrupted)).transpose();
+        now.map_err(|error| Error::Db(error.into()))
     }
 
     /// Records a verdict; none when this run ended first, and left the call to the sweep. A database that is out of reach is waited
     /// for: a verdict may be recorded already, and then whoever asked is to hear of it. One that refuses the verdict is asked
     /// ever more seldom, because a call whose verdict is known must not be made again; meanwhile others get its place.
-    async fn record(&self, tasks: &Tasks, taught: Taught, hand: &mut Hand<'_>) -> Option<Recorded> {
+    async fn record(&self, tasks: &Tasks, taught: Taught, hand: &mut Hand) -> Option<Recorded> {
         let mut taught = Arc::new(taught);
         let (mut refused, mut stopping, mut wait, mut alone) = (0, 0, RETRY, false);
         let mut aside = None;
@@ -193,9 +217,10 @@ impl<P: External> Core<P> {
         }
     }
 
-    /// Leaves a call that was not begun to whoever sweeps first.
-    async fn release(&self, key: Uuid, call: Option<&Call>) {
-        if let Err(error) = self.lessee.release(&self.db, key, call).await {
+    /// Leaves what was not begun to whoever sweeps first.
+    async fn release(&self, key: Uuid, state: State, call: Option<&Call>) {
+        let interrupted = call.is_some_and(|call| call.effect.interrupted);
+        if let Err(error) = self.lessee.release(&self.db, key, state, interrupted).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, %key, "a lease could not be ended; it will lapse");
         }
@@ -216,11 +241,22 @@ fn longer(wait: Duration) -> Duration {
 }
 
 /// Makes a call and what follows from it, and announces what is owed.
-async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, lane: Lane, mark: Mark) {
+async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, lane: Lane, room: Option<Room>, mark: Mark) {
     let Run { replies, tasks } = run;
-    let Work { key, mut next, waiting, announcing, mut leased } = work;
+    let Work { key, state, mut next, waiting, announcing, mut leased } = work;
+    let mut waited = false;
     // Held to the end, so that no more is announced at a time than is called.
-    let Some(room) = core.enter(&tasks, lane).await else { return core.release(key, next.as_ref()).await };
+    let room = match room {
+        Some(room) => (!tasks.is_stopping()).then_some(room),
+        None => match core.enter(&tasks, lane).now_or_never() {
+            Some(entered) => entered,
+            None => {
+                waited = true;
+                core.enter(&tasks, lane).await
+            }
+        },
+    };
+    let Some(room) = room else { return core.release(key, state, next.as_ref()).await };
     let mut hand = Hand { replies, waiting, room: Some(room) };
     let mut mark = Some(mark);
     let mut announced = Announced::default();
@@ -230,16 +266,16 @@ async fn drive<P: External>(core: Arc<Core<P>>, run: Run, work: Work, lane: Lane
             hand.room = core.enter(&tasks, lane).await;
         }
         if tasks.is_stopping() {
-            core.release(key, Some(&call)).await;
+            core.release(key, call.open_state(), Some(&call)).await;
             break;
         }
-        if !core.holds(&tasks, &call, leased).await {
+        let Some(call) = core.look(&tasks, call, leased, waited).await else {
             // Whoever has it tells the attempt in hand, too.
             if let Some(received) = hand.waiting.take() {
                 hand.replies.give_back(received.ticket).await;
             }
             break;
-        }
+        };
         let verdict = core.call(&call).await;
         leased = Instant::now();
         let in_hand = hand.waiting.as_ref().map(|received| received.command.command_id);

@@ -122,6 +122,9 @@ fixture::on_every_stack! {
     what_is_due_is_called_for_however_many_commands_wait,
     a_call_that_lost_its_lease_in_line_is_not_begun,
     a_call_that_kept_its_lease_in_line_is_begun,
+    a_call_that_is_called_off_in_line_knows_that_it_is_not_wanted,
+    a_call_that_is_called_off_in_its_own_batch_knows_that_it_is_not_wanted,
+    what_is_due_waits_for_room_and_not_for_the_next_sweep,
     leases_are_renewed_until_the_last_call_is_over,
     a_call_that_broke_is_known_as_interrupted,
     a_call_whose_undo_is_asked_for_knows_that_it_is_not_wanted,
@@ -201,6 +204,47 @@ async fn a_call_that_kept_its_lease_in_line_is_begun(stack: Stack) {
     slow.gate.add_permits(2);
     for command in &both {
         assert_eq!(slow.desk.definite(command.command_id).await, made());
+    }
+}
+
+async fn a_call_that_is_called_off_in_line_knows_that_it_is_not_wanted(stack: Stack) {
+    // On a lease that is fresh, and on one that is taken anew.
+    for lease in [NEVER, Duration::from_millis(1)] {
+        let world = World::new(stack).await;
+        let mut run = world.run(lease, NEVER, 2).await;
+        let both = [makes(1), makes(2)];
+        run.desk.hand_over(&both).await;
+        let waiting = &both[usize::from(run.begins().await.command.key == both[0].key)];
+        let undo = command_of(waiting);
+        assert!(is_retry(&run.desk.send(std::slice::from_ref(&undo)).await[0]));
+        run.gate.add_permits(3);
+        let effect = run.begins().await;
+        assert_eq!((effect.command.key, effect.unwanted, effect.interrupted), (waiting.key, true, false));
+        assert!(matches!(run.desk.definite(undo.command_id).await, Outcome::Succeeded { .. }));
+    }
+}
+
+async fn a_call_that_is_called_off_in_its_own_batch_knows_that_it_is_not_wanted(stack: Stack) {
+    let world = World::new(stack).await;
+    let mut run = world.run(NEVER, NEVER, 4).await;
+    let undo = command_of(&makes(1));
+    run.desk.hand_over(&[makes(1), undo.clone()]).await;
+    assert!(run.begins().await.unwanted);
+    run.gate.add_permits(2);
+    assert!(matches!(run.desk.definite(undo.command_id).await, Outcome::Succeeded { .. }));
+}
+
+async fn what_is_due_waits_for_room_and_not_for_the_next_sweep(stack: Stack) {
+    let world = World::new(stack).await;
+    let dead = world.run(Duration::from_millis(1), NEVER, 2).await;
+    let left: Vec<Command> = (1..=20).map(makes).collect();
+    dead.desk.hand_over(&left).await;
+    world.clock.jump(Duration::from_secs(1));
+    // It sweeps once, and has room for four.
+    let run = world.run(NEVER, NEVER, 4).await;
+    run.gate.add_permits(left.len());
+    for command in &left {
+        assert_eq!((run.desk.definite(command.command_id).await, world.called(command)), (made(), 1));
     }
 }
 
