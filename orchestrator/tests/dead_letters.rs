@@ -138,6 +138,37 @@ async fn a_bad_reply_is_kept_before_it_is_acknowledged_and_its_neighbours_go_thr
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reply_that_no_store_could_keep_is_a_dead_letter_and_its_saga_goes_on() {
+    let mut desk = Desk::new().await;
+    let command = desk.start("one").await;
+    let output = |output: &str| {
+        let text = message::encode(&[command.reply(Outcome::succeeded(json!("HERE")))]).concat();
+        text.replace("\"HERE\"", output)
+    };
+    let bad = [
+        output(&format!("{}{}", "[".repeat(125), "]".repeat(125))),
+        output(r#"{"a": 1, "$serde_json::private::RawValue": "no JSON"}"#),
+        output(r#"{"$serde_json::private::RawValue": "[]"}"#),
+        message::encode(&[command.reply(Outcome::refused("slot_taken\0", "taken"))]).concat(),
+    ];
+    for (n, item) in bad.iter().enumerate() {
+        let sent = desk.put(Queue::Replies, item);
+        desk.acknowledged(sent).await;
+        let letters = desk.waiting(n + 1).await;
+        assert!(letters.iter().all(|letter| letter.reason == Reason::BadJson), "{letters:?}");
+    }
+    let many = vec!["{}"; message::BATCH_ITEMS_MAX + 1].join(",");
+    let sent = desk.put(Queue::Replies, &format!("[{many}]"));
+    desk.acknowledged(sent).await;
+    let letters = desk.waiting(bad.len() + 1).await;
+    assert_eq!(letters.iter().filter(|letter| letter.reason == Reason::Oversized).count(), 1, "as a whole");
+
+    desk.put(Queue::Replies, &refusal(&command));
+    let ended = desk.engine.wait(command.saga_id, LIMIT).await.unwrap().unwrap();
+    assert_eq!(ended.saga.status(), Status::Compensated);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reply_that_can_not_be_committed_waits_and_is_applied_once_when_it_can() {
     let mut desk = Desk::new().await;
     let command = desk.start("one").await;

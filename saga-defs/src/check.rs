@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use crate::definition::{Definition, Retry, Step};
+use crate::json;
 use crate::template::{self, Root, Text};
 
 /// Most steps of one definition.
@@ -121,6 +122,8 @@ impl Rules {
         );
         self.retry(&at("retry"), &step.retry);
         self.retry(&at("compensate_retry"), &step.compensate_retry);
+        let flat = depth(&step.payload) <= json::DEPTH_MAX;
+        self.require(flat, &at("payload"), "nests arrays and objects more than 32 deep, and what is sent must be read");
         self.paths(definition, index, &at("payload"), &step.payload);
     }
 
@@ -165,6 +168,15 @@ impl Rules {
     }
 }
 
+/// How deep arrays and objects are nested.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +211,9 @@ mod tests {
             broken_by(|d| d.steps[0].payload = serde_json::json!("${steps.payment.output}")),
             ["/steps/0/payload"]
         );
+        let nested = |depth| (0..depth).fold(serde_json::json!(7), |value, _| serde_json::json!({ "a": value }));
+        assert_eq!(broken_by(|d| d.steps[0].payload = nested(json::DEPTH_MAX + 1)), ["/steps/0/payload"]);
+        assert_eq!(broken_by(|d| d.steps[0].payload = nested(json::DEPTH_MAX)), Vec::<String>::new());
         assert_eq!(broken_by(|d| d.steps[1].name = "booking".into())[0], "/steps/1/name");
         assert_eq!(broken_by(|d| d.steps[0].retry.attempts = 0), ["/steps/0/retry"]);
         assert_eq!(broken_by(|d| d.input = serde_json::json!({"type": "nonsense"})), ["/input"]);

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::message::VERSION;
+use crate::message::{BATCH_ITEMS_MAX, VERSION};
 use crate::{Error, Timestamp, ids};
 
 /// Most bytes that are kept of an item; of a longer one the beginning is.
@@ -28,7 +28,7 @@ const DETAIL_CHARS_MAX: usize = 500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Not JSON, or not of the expected shape.
+    /// Not JSON, not of the expected shape, or of what can't be stored and read again.
     BadJson,
     /// Of a format version that its consumer does not know.
     UnknownVersion,
@@ -36,7 +36,7 @@ pub enum Reason {
     WrongParticipant,
     /// Understood, and against the contract in a way that no reply can tell.
     ContractViolation,
-    /// Longer than anybody reads.
+    /// Longer than anybody reads, or of more items.
     Oversized,
     /// Understood, and handling it failed again and again.
     Failed,
@@ -253,6 +253,10 @@ pub fn explain(error: &Error) -> (Reason, String) {
             (Reason::UnknownVersion, format!("its format version is {version}, known is {VERSION}"))
         }
         Error::Oversized(bytes) => (Reason::Oversized, format!("it is {bytes} bytes long")),
+        Error::Items(count) => {
+            (Reason::Oversized, format!("it holds {count} items, at most {BATCH_ITEMS_MAX} are read"))
+        }
+        Error::Flaw(flaw) => (Reason::BadJson, flaw.to_string()),
         Error::Base64(_) => (Reason::BadJson, "its body is not base64".to_owned()),
         Error::Toml(_) | Error::Rules(_) | Error::Duplicate(_) => {
             (Reason::ContractViolation, "it is no message".to_owned())

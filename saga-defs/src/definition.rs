@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::check::Broken;
+use crate::json::{self, Refused, Rules};
 use crate::{Error, check, ids};
 
 /// A published definition never changes: name, version and digest are pinned to each saga.
@@ -149,6 +151,8 @@ impl Definition {
     /// # Errors
     /// [`Error::Toml`] when it has the wrong shape, [`Error::Rules`] with every broken rule.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let reader = toml::Deserializer::parse(text).map_err(Error::Toml)?;
+        json::look_through(reader, TEXT).map_err(|refused| refusal(refused, Error::Toml))?;
         checked(toml::from_str(text).map_err(Error::Toml)?)
     }
 
@@ -157,6 +161,7 @@ impl Definition {
     /// # Errors
     /// [`Error::Json`] when it has the wrong shape, [`Error::Rules`] with every broken rule.
     pub fn from_json(text: &str) -> Result<Self, Error> {
+        json::check(text.as_bytes(), TEXT).map_err(|refused| refusal(refused, Error::Json))?;
         checked(serde_json::from_str(text).map_err(Error::Json)?)
     }
 
@@ -222,6 +227,17 @@ impl Step {
     }
 }
 
+/// What a definition's text must not hold, whatever it means: each saga's payloads and the database would hold it, too.
+/// How deep it is nested is left to its reader and to [`check`].
+const TEXT: Rules = Rules { depth_max: usize::MAX, repeats: true };
+
+fn refusal<E>(Refused { flaw, pointer, cause }: Refused<E>, misread: impl FnOnce(E) -> Error) -> Error {
+    match flaw {
+        Some(flaw) => Error::Rules(vec![Broken { pointer, detail: format!("can't be kept: {flaw}") }]),
+        None => misread(cause),
+    }
+}
+
 fn checked(definition: Definition) -> Result<Definition, Error> {
     let broken = check::check(&definition);
     if broken.is_empty() { Ok(definition) } else { Err(Error::Rules(broken)) }
@@ -241,5 +257,24 @@ mod tests {
         let step = Definition::from_toml(&text).unwrap().steps.remove(0);
         assert_eq!((step.compensate_retry.timeout_ms, step.compensate_retry.attempts), (100, 12));
         assert_eq!((step.retry.timeout_ms, step.retry.attempts), (100, 4));
+    }
+
+    #[test]
+    fn a_text_that_could_not_be_kept_is_refused_whatever_it_means() {
+        let places = |read: Result<Definition, Error>| match read {
+            Err(Error::Rules(broken)) => broken.into_iter().map(|rule| rule.pointer).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let mut value = serde_json::to_value(crate::catalog::booking()).unwrap();
+        value["steps"][1]["payload"]["a"] = serde_json::json!({"$serde_json::private::RawValue": "{}"});
+        let place = "/steps/1/payload/a/$serde_json::private::RawValue";
+        assert_eq!(places(Definition::from_json(&value.to_string())), [place]);
+        let toml = |line: &str| crate::catalog::BUILT_IN[0].replacen("[input]\n", &format!("[input]\n{line}\n"), 1);
+        let name = "\"$serde_json::private::RawValue\" = \"{}\"";
+        for lines in [name.to_owned(), format!("title = \"a\"\n{name}")] {
+            assert_eq!(places(Definition::from_toml(&toml(&lines))), ["/input/$serde_json::private::RawValue"]);
+        }
+        assert_eq!(places(Definition::from_toml(&toml("title = \"\\u0000\""))), ["/input/title"]);
+        assert!(Definition::from_toml(&toml("title = \"$serde_json::private::RawValue\"")).is_ok());
     }
 }

@@ -30,7 +30,11 @@ impl Ended {
     }
 }
 
-impl Item for Ended {}
+impl Item for Ended {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,8 @@ use crate::message::Verb;
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b0f_9a52_31c4_5a6e_9d0e_b00c_e4d0_0001);
 
 fn derive(parts: &[&[u8]]) -> Uuid {
-    let mut name = Vec::with_capacity(64);
+    // An effect's or a command's parts are 66 bytes and more, with their lengths.
+    let mut name = Vec::with_capacity(128);
     for part in parts {
         // Length first, so that ("a", "bc") and ("ab", "c") differ.
         name.extend_from_slice(&(part.len() as u64).to_be_bytes());

@@ -7,6 +7,8 @@ pub mod time;
 
 pub mod ids;
 
+pub mod json;
+
 pub mod message;
 
 pub mod ended;
@@ -49,6 +51,12 @@ pub enum Error {
     /// A message body is longer than is read.
     #[error("the message body is {0} bytes long, which is too much")]
     Oversized(usize),
+    /// A message is an array of more items than are read.
+    #[error("the message holds {0} items, which is too many")]
+    Items(usize),
+    /// A message holds what can't be stored or not be read again.
+    #[error("the message can't be kept: {0}")]
+    Flaw(json::Flaw),
     /// A text that should be base64 is not.
     #[error("the text is not base64")]
     Base64(#[source] base64::DecodeError),

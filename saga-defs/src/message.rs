@@ -8,14 +8,17 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{Error, Timestamp};
+use crate::{Timestamp, json};
+
+mod reading;
+
+pub use reading::{decode, items, read};
 
 /// Version of the message format written by this build.
 pub const VERSION: u16 = 1;
-/// Most items one message may carry.
+/// Most items one message may carry; longer arrays are not read at all.
 pub const BATCH_ITEMS_MAX: usize = 256;
 /// Most bytes one message body may have.
 pub const BATCH_BYTES_MAX: usize = 128 * 1024;
@@ -199,11 +202,32 @@ impl Command {
 }
 
 /// A message that may stand alone or in a batch; every one begins with its format version `v`.
-pub trait Item: Serialize + DeserializeOwned {}
+pub trait Item: Serialize + DeserializeOwned {
+    /// How deep arrays and objects may be nested, the item itself included: what stands in it may be as deep as what
+    /// clients send.
+    const DEPTH_MAX: usize = 1 + json::DEPTH_MAX;
 
-impl Item for Command {}
+    /// The item's format version.
+    fn version(&self) -> u16;
+}
 
-impl Item for Reply {}
+impl Item for Command {
+    /// A payload is a template in which inputs and outputs stand, each as deep as it may be.
+    const DEPTH_MAX: usize = 1 + 2 * json::DEPTH_MAX;
+
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+impl Item for Reply {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+/// Room for a message, so that writing nearly any of them takes one allocation.
+const ITEM_BYTES_USUAL: usize = 1_024;
 
 /// Writes items as message bodies: one object when alone, else arrays within the batch limits.
 #[must_use]
@@ -212,7 +236,7 @@ pub fn encode<T: Item>(items: &[T]) -> Vec<String> {
     let mut batch: Vec<String> = Vec::new();
     let mut bytes = 2;
     for item in items {
-        let text = serde_json::to_string(item).expect("messages have string keys and no failing serializers");
+        let text = write(item);
         if !batch.is_empty() && (batch.len() == BATCH_ITEMS_MAX || bytes + text.len() + 1 > BATCH_BYTES_MAX) {
             bodies.push(join(&mut batch));
             bytes = 2;
@@ -226,53 +250,16 @@ pub fn encode<T: Item>(items: &[T]) -> Vec<String> {
     bodies
 }
 
+fn write<T: Item>(item: &T) -> String {
+    let mut text = Vec::with_capacity(ITEM_BYTES_USUAL);
+    serde_json::to_writer(&mut text, item).expect("messages have string keys and no failing serializers");
+    String::from_utf8(text).expect("JSON is written as UTF-8")
+}
+
 fn join(batch: &mut Vec<String>) -> String {
     let body = if batch.len() == 1 { batch.remove(0) } else { format!("[{}]", batch.join(",")) };
     batch.clear();
     body
-}
-
-/// Reads a message body item by item, so that one bad item does not spoil its neighbours.
-///
-/// # Errors
-/// The outer error is that of [`items`]. Inner errors: that item is not of the expected shape or version.
-pub fn decode<T: Item>(body: &[u8]) -> Result<Vec<Result<T, Error>>, Error> {
-    Ok(items(body)?.into_iter().map(read).collect())
-}
-
-/// The exact texts of a message body's items: those of the array, or the whole body.
-///
-/// # Errors
-/// When the body is longer than [`BODY_BYTES_MAX`] or no JSON at all.
-pub fn items(body: &[u8]) -> Result<Vec<&str>, Error> {
-    if body.len() > BODY_BYTES_MAX {
-        return Err(Error::Oversized(body.len()));
-    }
-    let whole: &RawValue = serde_json::from_slice(body).map_err(Error::Json)?;
-    if !whole.get().starts_with('[') {
-        return Ok(vec![whole.get()]);
-    }
-    let items: Vec<&RawValue> = serde_json::from_str(whole.get()).map_err(Error::Json)?;
-    Ok(items.into_iter().map(RawValue::get).collect())
-}
-
-/// Reads one item.
-///
-/// # Errors
-/// When it is not of the expected shape, or of another format version.
-pub fn read<T: Item>(item: &str) -> Result<T, Error> {
-    // The version first: what another version's members look like is not for this build to say.
-    let Versioned { v } = serde_json::from_str(item).map_err(Error::Json)?;
-    if v != VERSION {
-        return Err(Error::Version(v));
-    }
-    serde_json::from_str(item).map_err(Error::Json)
-}
-
-/// The member that every version of every message has.
-#[derive(Deserialize)]
-struct Versioned {
-    v: u16,
 }
 
 /// The saga that a body written by [`encode`] is about, or the first of several: for traces. Reads no more than it must,
@@ -285,12 +272,12 @@ pub fn about(body: &str) -> Option<Uuid> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn reply(n: u128) -> Reply {
+    pub(crate) fn reply(n: u128) -> Reply {
         let id = Uuid::from_u128(n);
         Reply {
             v: VERSION,
@@ -320,45 +307,6 @@ mod tests {
             bodies.iter().flat_map(|body| decode::<Reply>(body.as_bytes()).unwrap()).map(Result::unwrap).collect();
         assert_eq!(back, many);
         assert!(bodies.iter().all(|body| body.len() <= BATCH_BYTES_MAX));
-    }
-
-    #[test]
-    fn a_bad_item_does_not_spoil_its_neighbours() {
-        let mut future = serde_json::to_value(reply(2)).unwrap();
-        future["v"] = json!(99);
-        let body = json!([reply(1), {"v": 1}, future, reply(3)]).to_string();
-        let items = decode::<Reply>(body.as_bytes()).unwrap();
-        assert!(items[0].is_ok() && items[3].is_ok());
-        assert!(matches!(items[1], Err(Error::Json(_))));
-        assert!(matches!(items[2], Err(Error::Version(99))));
-    }
-
-    #[test]
-    fn an_item_is_given_as_its_exact_text() {
-        let body = b" [ {\"v\" : 1, \"n\": 1.10} ,\t7, \"\\ud800\" ] ";
-        assert_eq!(items(body).unwrap(), ["{\"v\" : 1, \"n\": 1.10}", "7", "\"\\ud800\""]);
-        assert_eq!(items(b" {} ").unwrap(), ["{}"]);
-        assert!(items(b"[]").unwrap().is_empty());
-        for broken in [&b""[..], b"[1,", b"[1] 2", b"\xff", b"not JSON"] {
-            assert!(matches!(items(broken), Err(Error::Json(_))), "{broken:?}");
-        }
-    }
-
-    #[test]
-    fn a_body_that_is_too_long_is_not_read() {
-        let mut body = vec![b' '; BODY_BYTES_MAX - 1];
-        body.push(b'7');
-        assert_eq!(items(&body).unwrap(), ["7"]);
-        body.push(b' ');
-        assert!(matches!(decode::<Reply>(&body), Err(Error::Oversized(_))));
-    }
-
-    #[test]
-    fn another_version_is_told_as_such_whatever_else_it_has() {
-        assert!(matches!(read::<Reply>(r#"{"v": 7, "reply_to": []}"#), Err(Error::Version(7))));
-        let nested = format!(r#"{{"v": 1, "x": {}1{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
-        assert_eq!(items(nested.as_bytes()).unwrap().len(), 1);
-        assert!(matches!(read::<Reply>(&nested), Err(Error::Json(_))));
     }
 
     #[test]

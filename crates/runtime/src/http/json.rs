@@ -1,12 +1,9 @@
 //! JSON bodies, read with distrust.
 //!
-//! Not for what the values mean: the types say that, with `deny_unknown_fields`. Must hold: size and depth are
-//! checked before a value is built; U+0000 and repeated keys go no further; an answer names the line and the field,
-//! never a value.
+//! Not for what the values mean: the types say that, with `deny_unknown_fields`; nor for the walk through a text, which
+//! is `saga_defs::json`. Must hold: size and depth are checked before a value is built; U+0000, repeated and reserved
+//! keys go no further; an answer names the line and the field, never a value.
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -15,16 +12,15 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
-use serde::{Deserializer, Serialize};
+use saga_defs::json::{self, DEPTH_MAX, Flaw, RESERVED, Refused, Rules};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::shape;
 
 /// A body's size at most.
 pub const BODY_BYTES_MAX: usize = 256 * 1_024;
-/// How deep arrays and objects may be nested.
-pub const DEPTH_MAX: usize = 32;
 /// How long a client may take to send its body.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -80,8 +76,8 @@ pub async fn read_body(request: Request) -> Result<Bytes, Problem> {
 /// Reads a value with the same rules from bytes that are already here.
 ///
 /// # Errors
-/// 413 when they are too many; 400 when they are not JSON, too deep, contain U+0000 or repeat a key; 422 when they
-/// are not of the expected shape.
+/// 413 when they are too many; 400 when they are not JSON, too deep, contain U+0000, repeat a key or have a reserved one;
+/// 422 when they are not of the expected shape.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.len() > BODY_BYTES_MAX {
         return Err(Problem::payload_too_large());
@@ -133,105 +129,17 @@ fn scan(bytes: &[u8]) -> Result<(), Problem> {
     if bytes.trim_ascii().is_empty() {
         return Err(Problem::bad_request("malformed_json", "Send a body: it is empty, and must be JSON."));
     }
-    let flaw = Cell::new(None);
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let result = Walk { depth: 0, flaw: &flaw }.deserialize(&mut reader).and_then(|()| reader.end());
-    let Err(error) = result else { return Ok(()) };
-    let line = error.line();
-    let (code, wish) = match flaw.get() {
+    let rules = Rules { depth_max: DEPTH_MAX, repeats: false };
+    let Err(Refused { flaw, pointer, cause }) = json::check(bytes, rules) else { return Ok(()) };
+    let line = cause.line();
+    let (code, wish) = match flaw {
         Some(Flaw::Depth) => ("json_too_deep", format!("nest arrays and objects at most {DEPTH_MAX} deep")),
         Some(Flaw::Nul) => ("nul_character", "leave out the character U+0000".to_owned()),
         Some(Flaw::Repeated) => ("duplicate_key", "name every key of an object once".to_owned()),
-        None => ("malformed_json", format!("correct the JSON at column {}", error.column())),
+        Some(Flaw::Reserved) => ("reserved_key", format!("rename `{pointer}`: no key may begin with `{RESERVED}`")),
+        None => ("malformed_json", format!("correct the JSON at column {}", cause.column())),
     };
     Err(Problem::bad_request(code, format!("Line {line}: {wish}.")).with("line", line))
-}
-
-/// What is wrong with a text that is JSON.
-#[derive(Clone, Copy)]
-enum Flaw {
-    Depth,
-    Nul,
-    Repeated,
-}
-
-#[derive(Clone, Copy)]
-struct Walk<'a> {
-    depth: usize,
-    flaw: &'a Cell<Option<Flaw>>,
-}
-
-impl Walk<'_> {
-    fn refuse<E: serde::de::Error>(&self, flaw: Flaw) -> E {
-        self.flaw.set(Some(flaw));
-        E::custom("refused")
-    }
-
-    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth == DEPTH_MAX {
-            return Err(self.refuse(Flaw::Depth));
-        }
-        Ok(Self { depth: self.depth + 1, flaw: self.flaw })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        if text.contains('\0') { Err(self.refuse(Flaw::Nul)) } else { Ok(()) }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        while items.next_element_seed(inner)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        let mut keys = BTreeSet::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            inner.visit_str::<A::Error>(&key)?;
-            if !keys.insert(key) {
-                return Err(self.refuse(Flaw::Repeated));
-            }
-            entries.next_value_seed(inner)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ async fn a_bad_start_starts_nothing_and_repeats_no_value() {
     unknown_member["colour"] = json!("secret");
     let mut nul = body(GOOD);
     nul["key"] = json!("a\0b");
+    let mut reserved = body(GOOD);
+    reserved["input"]["patient"]["$serde_json::private::RawValue"] = json!("{}");
     let mut long_key = body(GOOD);
     long_key["key"] = json!("x".repeat(256));
     let mut empty_key = body(GOOD);
@@ -60,13 +62,14 @@ async fn a_bad_start_starts_nothing_and_repeats_no_value() {
     let mut huge = body(GOOD);
     huge["input"]["payment_method"] = json!("x".repeat(256 * 1024));
     let unknown = |name: &str| json!({"definition": name, "input": input(GOOD)});
-    let cases: [(Value, (u16, &str)); 9] = [
+    let cases: [(Value, (u16, &str)); 10] = [
         (unknown("nothing"), (422, "unknown_definition")),
         (unknown("booking@9"), (422, "unknown_definition")),
         (unknown(&"x".repeat(200)), (422, "unknown_definition")),
         (json!({"definition": "booking"}), (422, "invalid_body")),
         (unknown_member, (422, "invalid_body")),
         (nul, (400, "nul_character")),
+        (reserved, (400, "reserved_key")),
         (long_key, (422, "invalid_body")),
         (empty_key, (422, "invalid_body")),
         (huge, (413, "payload_too_large")),

@@ -111,6 +111,23 @@ fn a_repeated_key_is_refused_at_any_depth() {
     assert!(parse::<Value>(br#"[{"a": 1}, {"a": 2}]"#).is_ok());
 }
 
+/// What is no first member is stored, sorted to the front, and not read again.
+#[test]
+fn a_name_that_json_texts_are_read_by_is_refused_wherever_it_stands() {
+    for (text, pointer) in [
+        (r#"{"$serde_json::private::RawValue": "{}"}"#, "/$serde_json::private::RawValue"),
+        (r#"{"a": 1, "$serde_json::private::RawValue": "no JSON"}"#, "/$serde_json::private::RawValue"),
+        (r#"{"a/b": [1, {"\u0024serde_json::private::Number": 1}]}"#, "/a~1b/1/$serde_json::private::Number"),
+    ] {
+        let problem = parse::<Value>(text.as_bytes()).unwrap_err();
+        assert_eq!((problem.status().as_u16(), problem.code()), (400, "reserved_key"), "{text}");
+        assert!(problem.detail().starts_with(&format!("Line 1: rename `{pointer}`")), "{}", problem.detail());
+    }
+    for fine in [r#"{"$serde_json": 1, "a$serde_json::private::RawValue": 1}"#, r#""$serde_json::private::RawValue""#] {
+        assert!(parse::<Value>(fine.as_bytes()).is_ok(), "{fine}");
+    }
+}
+
 #[tokio::test]
 async fn only_json_is_taken() {
     for content_type in [
