@@ -149,9 +149,16 @@ async fn saga(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     report.sagas += 1;
-    let State::Known(saga) = state else {
-        report.find("readable", id, "written by a build with another format");
-        return Ok(());
+    let saga = match state {
+        State::Known(saga) => saga,
+        State::Foreign(_) => {
+            report.find("readable", id, "written by a build with another format");
+            return Ok(());
+        }
+        State::Unreadable(unreadable) => {
+            report.find("readable", id, &*unreadable.why);
+            return Ok(());
+        }
     };
     match saga_store::check_replay(store, id).await {
         Ok(()) => {}

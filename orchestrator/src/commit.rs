@@ -58,7 +58,7 @@ impl Landed {
 
 /// Commits a batch, and publishes what it sends.
 pub(crate) async fn commit(shared: &Shared, decided: Decided) -> Attempt {
-    let Decided { mut groups, mut starting, now, about: _ } = decided;
+    let Decided { mut groups, mut starting, now, .. } = decided;
     let moving = groups.iter_mut().filter_map(|group| group.transition.take());
     let transitions: Vec<_> = moving.chain(starting.iter_mut().filter_map(|group| group.transition.take())).collect();
     let ids: Vec<Uuid> = transitions.iter().map(|transition| transition.header.id).collect();

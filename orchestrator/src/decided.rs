@@ -4,14 +4,17 @@
 //! find; what moves nothing is settled at once and is no part of a batch; inputs are kept beside what came of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use saga_defs::Timestamp;
 use saga_store::{Error as StoreError, Loaded, StartKey};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::fold::{self, Group, Split, StartGroup};
+use crate::fold::{self, Group, Split, StartGroup, Unfolded};
 use crate::settle;
 use crate::shared::Shared;
+use crate::unreadable;
 use crate::work::{StartWork, Work};
 
 /// Which sagas and start keys a batch is about.
@@ -39,12 +42,20 @@ pub(crate) struct Decided {
     pub(crate) starting: Vec<StartGroup>,
     /// The database's time when the newest of them was decided.
     pub(crate) now: Timestamp,
+    /// When the first of them were decided. What reading their sagas took is not counted: deciding them again would take as
+    /// long.
+    pub(crate) since: Option<Instant>,
     pub(crate) about: About,
 }
 
 impl Decided {
     pub(crate) fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.starting.is_empty()
+    }
+
+    /// How long ago the oldest of them was decided.
+    pub(crate) fn age(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Parts inputs: those that can join, and those whose saga or start key is in this batch or in `under_way`.
@@ -54,6 +65,14 @@ impl Decided {
 
     /// Decides inputs that can join. `Err` gives back those that no state could be read for.
     pub(crate) async fn join(&mut self, shared: &Shared, works: Vec<Work>) -> Result<(), (StoreError, Vec<Work>)> {
+        let joined = self.decide(shared, works).await;
+        if !self.is_empty() {
+            self.since.get_or_insert_with(Instant::now);
+        }
+        joined
+    }
+
+    async fn decide(&mut self, shared: &Shared, works: Vec<Work>) -> Result<(), (StoreError, Vec<Work>)> {
         let Split { mut sagas, starts } = fold::split(works);
         let now = match shared.store.load(&[]).await {
             Ok(loaded) => loaded.now,
@@ -103,7 +122,7 @@ fn fold_hot(shared: &Shared, sagas: &mut BTreeMap<Uuid, Vec<Work>>, now: Timesta
         match fold::fold(stored, |header| shared.definition(header), works, now) {
             Ok(group) if group.moved_by_all() => moving.push(group),
             Ok(group) => drop(sagas.insert(id, group.into_works().collect())),
-            Err(works) => drop(sagas.insert(id, works)),
+            Err(unfolded) => drop(sagas.insert(id, unfolded.into_works())),
         }
     }
     moving
@@ -115,18 +134,20 @@ async fn fold_loaded(shared: &Shared, sagas: BTreeMap<Uuid, Vec<Work>>, mut load
         shared.definitions.look_again(&*shared.store).await;
     }
     let mut groups = Vec::new();
-    let (mut orphans, mut foreign) = (Vec::new(), Vec::new());
+    let (mut orphans, mut foreign, mut torn) = (Vec::new(), Vec::new(), Vec::new());
     for (id, works) in sagas {
         match loaded.sagas.remove(&id) {
             None => orphans.extend(works),
             Some(stored) => match fold::fold(stored, |header| shared.definition(header), works, loaded.now) {
                 Ok(group) => groups.push(group),
-                Err(works) => foreign.extend(works),
+                Err(Unfolded::Foreign(works)) => foreign.extend(works),
+                Err(Unfolded::Unreadable(met)) => torn.push(met),
             },
         }
     }
     settle::orphans(shared, orphans, loaded.now).await;
     settle::foreign(shared, foreign, loaded.now).await;
+    unreadable::settle(shared, torn, loaded.now).await;
     let (idle, moving): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| group.transition.is_none());
     settle::groups(shared, idle, loaded.now).await;
     moving

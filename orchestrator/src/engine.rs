@@ -24,7 +24,7 @@ use crate::request::{OperateRequest, Operated, Snapshot, StartAnswer, StartReque
 use crate::shared::Shared;
 use crate::work::{OperateVerdict, OperateWork, StartVerdict, StartWork, Work};
 use crate::worker::Worker;
-use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies, retention, timers};
+use crate::{Error, dead_letters, gauges, handover, hints, relay, replay, replies, retention, timers, unreadable};
 
 /// A running engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -198,6 +198,7 @@ impl Engine {
             OperateVerdict::Refused { snapshot, refusal } => Operated::Refused { snapshot, refusal },
             OperateVerdict::NotFound => Operated::NotFound,
             OperateVerdict::Foreign => return Err(Error::Foreign),
+            OperateVerdict::Unreadable(header, what) => return Err(unreadable::error(header, &what)),
         })
     }
 
@@ -230,6 +231,10 @@ impl Engine {
         match (stored.state, self.shared.definition(&stored.header)) {
             (State::Known(saga), Some(loaded)) => Ok(Some(Snapshot { header: stored.header, saga, loaded })),
             (State::Known(_), None) | (State::Foreign(_), _) => Err(Error::Foreign),
+            (State::Unreadable(what), _) => {
+                unreadable::count("read", 1);
+                Err(unreadable::error(stored.header, &what))
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::entropy::Entropy;
 use crate::hints::{Hints, Watch};
 use crate::request::Snapshot;
+use crate::unreadable::Met;
 use crate::work::{StartWork, Work};
 
 /// What the core said to an input.
@@ -144,15 +145,37 @@ pub(crate) fn start(starts: Vec<StartWork>, entropy: &dyn Entropy, hints: &Hints
     StartGroup { snapshot, starts, transition: Some(transition), watch }
 }
 
-/// Folds inputs into a stored saga. `Err` gives them back when this build can't read it.
+/// Inputs that no saga could be had for.
+#[derive(Debug)]
+pub(crate) enum Unfolded {
+    /// It is for instances that can read it.
+    Foreign(Vec<Work>),
+    /// Nobody can read it.
+    Unreadable(Met),
+}
+
+impl Unfolded {
+    /// The inputs, to be decided again.
+    pub(crate) fn into_works(self) -> Vec<Work> {
+        match self {
+            Self::Foreign(works) | Self::Unreadable(Met { works, .. }) => works,
+        }
+    }
+}
+
+/// Folds inputs into a stored saga. `Err` gives them back when it can't be read.
 pub(crate) fn fold(
     stored: Stored,
     definition: impl FnOnce(&Header) -> Option<Arc<Loaded>>,
     batch: Vec<Work>,
     now: Timestamp,
-) -> Result<Group, Vec<Work>> {
+) -> Result<Group, Unfolded> {
     let Stored { header, state, input: document } = stored;
-    let (State::Known(mut saga), Some(loaded)) = (state, definition(&header)) else { return Err(batch) };
+    let (mut saga, loaded) = match (state, definition(&header)) {
+        (State::Known(saga), Some(loaded)) => (saga, loaded),
+        (State::Known(_), None) | (State::Foreign(_), _) => return Err(Unfolded::Foreign(batch)),
+        (State::Unreadable(what), _) => return Err(Unfolded::Unreadable(Met { header, what, works: batch })),
+    };
     let expected = saga.version;
     let answered_before = saga.decision.is_some() && saga.stuck.is_none();
     let stuck_before = saga.stuck.clone();

@@ -5,6 +5,10 @@
 //! the world is reached only through ports, so that a simulator can run this very code.
 //! The order of events in one turn: receive, load, decide, commit, then acknowledge, answer, hint, publish.
 
+use std::sync::Arc;
+
+use saga_store::Header;
+
 mod options;
 
 mod entropy;
@@ -32,6 +36,8 @@ mod commit;
 mod keep;
 
 mod settle;
+
+mod unreadable;
 
 mod replies;
 
@@ -93,6 +99,14 @@ pub enum Error {
     /// The saga is looked after by instances of a newer build; this one can't read it. Ask again, or ask another.
     #[error("the saga was written by another build")]
     Foreign,
+    /// The saga's row is not what was written; nothing can be said of it or done with it until a person mends the row.
+    #[error("saga {} can't be read: {why}", header.id)]
+    Unreadable {
+        /// Whose it is can be read.
+        header: Arc<Header>,
+        /// What is wrong with it, without a word of what is stored.
+        why: String,
+    },
 }
 
 impl From<saga_store::Error> for Error {

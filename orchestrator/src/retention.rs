@@ -5,7 +5,7 @@
 //! is confirmed, and after the archive has it on disk. Several instances may do all of this at once: what one does twice
 //! does no harm, so claims save work and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::archive::{self, Archive};
 use crate::shared::Shared;
+use crate::unreadable;
 
 /// How far a claimed departure is pushed: whoever dies with it delays it by this.
 const PUSH_MS: u64 = 60_000;
@@ -92,7 +93,8 @@ impl Turns {
         self.shared.definitions.look_again(&*self.shared.store).await;
         let definitions: Vec<Arc<Loaded>> = self.shared.definitions.known().iter().cloned().collect();
         for loaded in definitions {
-            while self.announce(&loaded.definition).await? == self.batch_max() {
+            let mut passed = Vec::new();
+            while self.announce(&loaded.definition, &mut passed).await? {
                 if !self.goes_on().await {
                     return Ok(());
                 }
@@ -102,19 +104,22 @@ impl Turns {
         Ok(())
     }
 
-    /// Announces sagas of one definition; how many.
-    async fn announce(&self, definition: &Definition) -> Result<u64, Failure> {
+    /// Announces sagas of one definition, but for those that can't leave, which are passed over from then on. Whether there
+    /// may be more.
+    async fn announce(&self, definition: &Definition, passed: &mut Vec<Uuid>) -> Result<bool, Failure> {
         let store = &self.shared.store;
         let (now, outbox) = (store.load(&[]).await?.now, store.outbox_load().await?);
         if outbox.rows > 0 && outbox.oldest_ms > OUTBOX_AGE_MAX_MS {
-            return Ok(0);
+            return Ok(false);
         }
         let ended_by = ended_by(now, outbox.oldest_ms, self.retention.after_ms, definition.dedupe_window_ms);
-        let ids = store.ended((&definition.name, definition.version), ended_by, self.batch_max()).await?;
+        let ids = store.ended((&definition.name, definition.version), ended_by, passed, self.batch_max()).await?;
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(false);
         }
         let sagas = store.load(&ids).await?.sagas;
+        let before = passed.len();
+        passed.extend(unreadable::staying(sagas.values()));
         let leaving = |stored: &Stored| match &stored.state {
             State::Known(saga) => Some(Leaving {
                 saga_id: stored.header.id,
@@ -123,13 +128,15 @@ impl Turns {
                     .cloned()
                     .collect(),
             }),
-            // For instances that can read it.
-            State::Foreign(_) => None,
+            // For instances that can read it, or for a person.
+            State::Foreign(_) | State::Unreadable(_) => None,
         };
         let leaving: Vec<Leaving> = sagas.values().filter_map(leaving).collect();
         let marked = store.announce_ended(self.shared.entropy.id(now), &leaving).await?;
         metrics::counter!("bookend_retention_announced_total").increment(marked.len() as u64);
-        Ok(marked.len() as u64)
+        // Whether others announce the same ones meanwhile, or nobody can: what is not passed over comes again.
+        let moved = !marked.is_empty() || passed.len() > before;
+        Ok(moved && ids.len() as u64 == self.batch_max())
     }
 
     /// Archives and deletes sagas whose announcements are confirmed; how many were claimed.
@@ -138,7 +145,7 @@ impl Turns {
         let ids = store.claim_departures(self.batch_max(), PUSH_MS).await?;
         let leaving = match &self.retention.archive {
             Some(archive) => self.archive(&**archive, &ids).await?,
-            None => ids.clone(),
+            None => self.spared(&ids).await?,
         };
         let deleted = store.delete_departed(&leaving).await?;
         if deleted > 0 {
@@ -148,20 +155,31 @@ impl Turns {
         Ok(ids.len() as u64)
     }
 
+    /// Those that may go although nobody keeps them: what can't be read may be mended.
+    async fn spared(&self, ids: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
+        let sagas = if ids.is_empty() { BTreeMap::new() } else { self.shared.store.load(ids).await?.sagas };
+        let staying = unreadable::staying(sagas.values());
+        Ok(ids.iter().filter(|id| !staying.contains(id)).copied().collect())
+    }
+
     /// Writes sagas to the archive, one after the other, and waits until they are on disk. Those that may go.
     async fn archive(&self, archive: &dyn Archive, ids: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
         let mut archived = Vec::new();
         for id in ids {
-            archived.push(*id);
-            // Gone already: another instance was faster.
-            let Some(stored) = self.shared.store.load(&[*id]).await?.sagas.remove(id) else { continue };
-            let State::Known(saga) = stored.state else {
-                // For instances that can read it.
-                archived.pop();
+            let Some(stored) = self.shared.store.load(&[*id]).await?.sagas.remove(id) else {
+                // Gone already: another instance was faster.
+                archived.push(*id);
                 continue;
+            };
+            unreadable::staying(std::iter::once(&stored));
+            let saga = match stored.state {
+                State::Known(saga) => saga,
+                // For instances that can read it, or for a person.
+                State::Foreign(_) | State::Unreadable(_) => continue,
             };
             let line = archive::line(&stored.header, &saga, &self.history(*id).await?, &self.late(*id).await?);
             archive.append(line).await?;
+            archived.push(*id);
         }
         if !archived.is_empty() {
             archive.sync().await?;

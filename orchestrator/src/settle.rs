@@ -180,7 +180,7 @@ pub(crate) async fn poison(shared: &Shared, works: Vec<Work>, attempts: u32) {
 }
 
 /// A reply that the engine refuses, tried so often. A dead letter that is tried again stays what it is.
-async fn set_aside(shared: &Shared, reply: &Reply, receipt: Receipt, why: &str, attempts: u32) {
+pub(crate) async fn set_aside(shared: &Shared, reply: &Reply, receipt: Receipt, why: &str, attempts: u32) {
     if receipt.give_up() {
         return;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use saga_core::{Operation, Refusal};
 use saga_defs::{Reply, catalog::Loaded};
-use saga_store::StartKey;
+use saga_store::{Header, StartKey, Unreadable};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -85,6 +85,8 @@ pub(crate) enum OperateVerdict {
     NotFound,
     /// This build can't read it.
     Foreign,
+    /// Nobody can.
+    Unreadable(Arc<Header>, Unreadable),
 }
 
 /// What came of trying a dead letter again.

@@ -202,11 +202,16 @@ impl Worker {
         }
     }
 
-    /// Gives the next batch to the store.
+    /// Gives the next batch to the store; one that is stale is decided again before, whatever the time was lost with.
     async fn launch(&mut self) {
-        self.others = false;
         let fresh = Making::new(&Next { inputs: Vec::new(), room: 0 });
         let Making { mut decided, parked, taken, .. } = std::mem::replace(&mut self.next, fresh);
+        if decided.age() > STALE {
+            self.backlog.put_back(decided.into_works());
+            self.backlog.put_back(parked);
+            return;
+        }
+        self.others = false;
         self.backlog.put_back(parked);
         let about = std::mem::take(&mut decided.about);
         let shared = Arc::clone(&self.shared);
@@ -227,9 +232,6 @@ impl Worker {
         match attempt {
             Attempt::Committed(landed) => {
                 let parked = std::mem::take(&mut self.next.parked);
-                if since.elapsed() > STALE {
-                    self.backlog.put_back(std::mem::take(&mut self.next.decided).into_works());
-                }
                 // What is to be tried by itself has its turn before.
                 if self.backlog.due().is_none_or(|due| due > self.next.since) && self.is_due(self.next.since) {
                     self.launch().await;

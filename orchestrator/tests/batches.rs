@@ -97,6 +97,26 @@ async fn what_was_decided_long_ago_is_decided_again() {
     assert_eq!(later, 2, "their timeouts would have run for five seconds");
 }
 
+/// Time is lost with the store's refusal, not with the commit itself: what was refused is tried again while the others wait.
+#[tokio::test(start_paused = true)]
+async fn what_waited_while_others_were_tried_again_is_decided_again() {
+    let world = world().await;
+    world.store.fail_next(Fault::Refused);
+    let starts = one_under_way_and_two_decided(&world).await;
+    world.store.hold_commits(false);
+    while world.store.fired(Fault::Refused) == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.store.hold_commits(true);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let released = world.store.load(&[]).await.expect("the time").now;
+    all_are_born(&world, starts).await;
+    let filter = Filter { tenant: "default".to_owned(), ..Filter::default() };
+    let listed = world.store.list(&filter, 10).await.expect("readable");
+    let later = listed.iter().filter(|summary| summary.header.created_at >= released).count();
+    assert_eq!(later, 2, "their timeouts would have run for five seconds");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_belongs_to_a_batch_with_the_store_is_decided_after_it() {
     let world = world().await;

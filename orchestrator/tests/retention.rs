@@ -14,6 +14,7 @@ use runtime::clock::TokioClock;
 use saga_core::Status;
 use saga_defs::catalog::{Catalog, Loaded, booking};
 use saga_defs::{Command, Definition, Ended, Outcome, Timestamp, message};
+use saga_store::conformance::Part;
 use saga_store::{MemoryStore, State, Store};
 use serde_json::Value;
 use support::request;
@@ -62,6 +63,11 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Self {
+        Self::with(16, true).await
+    }
+
+    /// With so many sagas at once, and an archive or none.
+    async fn with(batch_max: usize, archived: bool) -> Self {
         let transport = InProcess::new(&transport::in_process::Options {
             queues: transport::topology::queues(["booking", "payment", "confirmation", "notify"]),
             capacity: 64,
@@ -78,9 +84,9 @@ impl Desk {
             after_ms: 1_000,
             keys_after_ms: Some(600_000),
             every: Duration::from_secs(1),
-            batch_max: 16,
+            batch_max,
             told: ["booking", "payment"].map(str::to_owned).into(),
-            archive: Some(Arc::clone(&shelf) as Arc<dyn Archive>),
+            archive: archived.then(|| Arc::clone(&shelf) as Arc<dyn Archive>),
         };
         let options = Options { retention: Some(retention), ..Options::default() };
         let entropy = Arc::new(SeededEntropy::new(7));
@@ -186,6 +192,64 @@ async fn what_is_under_way_stays_whatever_its_age() {
     let loaded = desk.store.load(&[id]).await.expect("the store answers");
     let State::Known(saga) = &loaded.sagas[&id].state else { panic!("this build wrote it") };
     assert_eq!(saga.status(), Status::Stuck);
+}
+
+/// As many as are taken at once, and then some: they are the oldest.
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_read_is_passed_over_until_it_is_mended() {
+    for batch_max in [1, 2, 16] {
+        let mut desk = Desk::with(batch_max, true).await;
+        let mut ids = Vec::new();
+        for (key, part) in
+            [("one", Some(Part::State)), ("two", Some(Part::Input)), ("three", Some(Part::State)), ("four", None)]
+        {
+            let (id, delivery) = desk.refused(key).await;
+            desk.consumer.acknowledge(&[delivery.tag]).await;
+            part.into_iter().for_each(|part| desk.store.make_unreadable(id, part));
+            ids.push(id);
+        }
+        let announced = desk.received(3 * WINDOW).await.expect("an announcement");
+        assert_eq!(told(&announced), Ended::new("booking", &ids[3..]), "{batch_max} at once");
+        desk.consumer.acknowledge(&[announced.tag]).await;
+        desk.pass(100).await;
+        assert!(!desk.exists(ids[3]).await);
+        for id in &ids[..3] {
+            assert!(desk.exists(*id).await);
+            desk.store.mend(*id);
+        }
+        desk.pass(100).await;
+        while let Some(announced) = desk.received(Duration::from_secs(5)).await {
+            desk.consumer.acknowledge(&[announced.tag]).await;
+        }
+        desk.pass(100).await;
+        assert!(!desk.exists(ids[0]).await && !desk.exists(ids[1]).await && !desk.exists(ids[2]).await);
+        assert_eq!(desk.tasks.shutdown(WINDOW).await, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_read_any_more_is_not_deleted() {
+    for archived in [true, false] {
+        let mut desk = Desk::with(16, archived).await;
+        let mut ids = Vec::new();
+        for key in ["one", "two"] {
+            let (id, delivery) = desk.refused(key).await;
+            desk.consumer.acknowledge(&[delivery.tag]).await;
+            ids.push(id);
+        }
+        let announced = desk.received(3 * WINDOW).await.expect("an announcement");
+        desk.store.make_unreadable(ids[0], Part::State);
+        desk.consumer.acknowledge(&[announced.tag]).await;
+        while let Some(announced) = desk.received(2 * WINDOW).await {
+            desk.consumer.acknowledge(&[announced.tag]).await;
+        }
+        desk.pass(200).await;
+        assert!(desk.exists(ids[0]).await && !desk.exists(ids[1]).await, "archived: {archived}");
+        desk.store.mend(ids[0]);
+        desk.pass(100).await;
+        assert!(!desk.exists(ids[0]).await);
+        assert_eq!(desk.tasks.shutdown(WINDOW).await, 0);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use orchestrator::{Engine, Snapshot};
+use orchestrator::{Engine, Error, Snapshot};
 use runtime::http::{Principal, Problem, Role};
 use saga_core::Action;
 use saga_store::Header;
@@ -50,10 +50,13 @@ pub(crate) fn sees(principal: &Principal, header: &Header) -> bool {
 /// The saga as it is now.
 ///
 /// # Errors
-/// 404 when there is none that `principal` may see.
+/// 404 when there is none that `principal` may see, or what the engine failed with.
 pub(crate) async fn visible(engine: &Engine, principal: &Principal, id: Uuid) -> Result<Snapshot, Problem> {
-    let found = engine.get(id).await.map_err(problems::of_engine)?;
-    found.filter(|snapshot| sees(principal, &snapshot.header)).ok_or_else(problems::no_saga)
+    match engine.get(id).await {
+        Ok(found) => found.filter(|snapshot| sees(principal, &snapshot.header)).ok_or_else(problems::no_saga),
+        Err(Error::Unreadable { header, .. }) if !sees(principal, &header) => Err(problems::no_saga()),
+        Err(error) => Err(problems::of_engine(error)),
+    }
 }
 
 /// Why `principal` may not ask for the action called `name`, whatever the saga is like.

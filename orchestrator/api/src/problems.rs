@@ -30,6 +30,7 @@ pub(crate) fn of_engine(error: Error) -> Problem {
             "written_by_another_build",
             "The saga is looked after by servers of a newer build. Repeat the request; another server may take it.",
         ),
+        Error::Unreadable { header, .. } => unreadable(header.id),
         Error::Store(cause) => return of_store(cause),
         Error::Poison => Problem::internal(),
     };
@@ -62,6 +63,14 @@ fn log(problem: &Problem, error: &(dyn std::error::Error + 'static)) {
 
 fn later(code: &'static str, detail: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+/// 500: the saga is there, and its row is not what was written.
+fn unreadable(saga_id: Uuid) -> Problem {
+    let detail = "The saga exists, but what is stored of it can't be read, so that nothing can be said of it or done with it. \
+                  Nothing was changed. Repeating the request does not help: whoever looks after the database has to mend or \
+                  restore its row, as docs/operations.md says; then the saga goes on.";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "saga_unreadable", detail).with("saga_id", saga_id)
 }
 
 /// 404: no saga that the caller may see.
@@ -161,7 +170,24 @@ pub(crate) fn still_failing() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use saga_store::Header;
+
     use super::*;
+
+    fn header() -> Arc<Header> {
+        Arc::new(Header {
+            id: Uuid::nil(),
+            tenant: String::new(),
+            principal: String::new(),
+            key: None,
+            definition: String::new(),
+            definition_version: 1,
+            digest: String::new(),
+            created_at: Timestamp(0),
+        })
+    }
 
     #[test]
     fn what_may_be_repeated_is_a_503_and_what_may_not_is_a_500() {
@@ -171,6 +197,7 @@ mod tests {
             (Error::NoAnswer, 503, "outcome_unknown"),
             (Error::Foreign, 503, "written_by_another_build"),
             (Error::Poison, 500, "internal"),
+            (Error::Unreadable { header: header(), why: "its state".to_owned() }, 500, "saga_unreadable"),
             (Error::Store(saga_store::Error::DefinitionChanged("x@1".to_owned())), 500, "internal"),
         ];
         for (error, status, code) in cases {

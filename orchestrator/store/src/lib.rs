@@ -37,7 +37,7 @@ pub use retention::{Leaving, Retention};
 pub use sql::SqlStore;
 pub use types::{
     Batch, Committed, Filter, Guard, Header, HistoryRow, LateReason, LateReply, Loaded, OutboxLoad, OutboxMessage,
-    Outcome, PublishedDefinition, StartKey, State, Stored, Summary, Transition,
+    Outcome, PublishedDefinition, StartKey, State, Stored, Summary, Transition, Unreadable,
 };
 
 /// Why the store did not answer.
@@ -52,7 +52,7 @@ pub enum Error {
     /// Nothing was changed; the same call will fail again.
     #[error("the store refused a statement")]
     Bug(#[source] db::Error),
-    /// A stored row can't be read.
+    /// A stored row can't be read. A saga that can't be is a [`State`] of its own.
     #[error("a stored row is not what was written")]
     Corrupt(#[source] serde_json::Error),
     /// A published definition must never change.
@@ -73,7 +73,7 @@ impl From<db::Error> for Error {
 /// The engine's memory.
 #[async_trait]
 pub trait Store: Retention + fmt::Debug {
-    /// The database's time and the sagas with these ids.
+    /// The database's time and the sagas with these ids. One that can't be read is told as such and spares the others.
     async fn load(&self, ids: &[Uuid]) -> Result<Loaded, Error>;
 
     /// Commits transitions: winners whole, losers not at all.

@@ -31,6 +31,14 @@ pub enum Mismatch {
         /// The format of its state or of its events.
         format: u16,
     },
+    /// The stored state can't be read.
+    #[error("saga {saga_id} can't be read: {why}")]
+    Unreadable {
+        /// The saga.
+        saga_id: Uuid,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Rows of history are not numbered 1, 2, 3 …
     #[error("history of saga {saga_id} has a gap before {seq}")]
     Gap {
@@ -100,6 +108,7 @@ async fn read_state(store: &dyn Store, saga_id: Uuid) -> Result<Arc<Saga>, Misma
     match stored.state {
         State::Known(saga) => Ok(saga),
         State::Foreign(format) => Err(Mismatch::Foreign { saga_id, format }),
+        State::Unreadable(unreadable) => Err(Mismatch::Unreadable { saga_id, why: unreadable.why }),
     }
 }
 

@@ -25,8 +25,15 @@ pub struct Leaving {
 #[async_trait]
 pub trait Retention: Send + Sync {
     /// Sagas of this definition and version that ended at `ended_by` or before and were not announced yet, the longest
-    /// ended first. Without those that a late reply contradicts, and those in a newer format than this build's.
-    async fn ended(&self, definition: (&str, u32), ended_by: Timestamp, limit: u64) -> Result<Vec<Uuid>, Error>;
+    /// ended first. Without those that a late reply contradicts, those in a newer format than this build's, and `passed`,
+    /// which can't leave.
+    async fn ended(
+        &self,
+        definition: (&str, u32),
+        ended_by: Timestamp,
+        passed: &[Uuid],
+        limit: u64,
+    ) -> Result<Vec<Uuid>, Error>;
 
     /// Announces those of these ended sagas that nobody has announced: marks them as leaving and puts the messages to
     /// their participants into the outbox, due at once, in one commit. `batch` is new and names that commit. The sagas

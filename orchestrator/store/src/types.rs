@@ -41,13 +41,25 @@ impl fmt::Debug for Header {
     }
 }
 
-/// A state that this build can read, or the format of one that it leaves to others.
+/// A state that this build can read, the format of one that it leaves to others, or what is wrong with one that nobody can
+/// read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// Readable.
     Known(Arc<Saga>),
     /// Written by a build with another format.
     Foreign(u16),
+    /// In a format of this build, and not what was written.
+    Unreadable(Unreadable),
+}
+
+/// A saga whose state or input is not what was written: a person has to mend its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The version beside the state, which guards what is done about the row.
+    pub version: u64,
+    /// What is wrong with it, without a word of what is stored.
+    pub why: String,
 }
 
 /// A saga as it is stored, with what the core needs to go on.
@@ -57,7 +69,7 @@ pub struct Stored {
     pub header: Arc<Header>,
     /// Where it is.
     pub state: State,
-    /// The client's input document.
+    /// The client's input document; null where it can't be read.
     pub input: Arc<Value>,
 }
 

@@ -27,7 +27,8 @@ async fn put_to_every_case(name: &str, store: impl Fn(Db) -> SqlStore) {
         let clock = Arc::new(ManualClock::default());
         let db = Db::open_sqlite(&path).await.unwrap().with_clock(clock.clone());
         migrations::Engine::up(db.unlimited(), None).await.unwrap();
-        Fixture { store: Arc::new(store(db)), clock }
+        let store = Arc::new(store(db));
+        Fixture { rows: store.clone(), store, clock }
     })
     .await;
     println!("{name}: {races:?}");
@@ -37,7 +38,8 @@ async fn put_to_every_case(name: &str, store: impl Fn(Db) -> SqlStore) {
 async fn memory_does_what_the_port_says() {
     let races = run_all(async || {
         let clock = Arc::new(ManualClock::default());
-        Fixture { store: Arc::new(MemoryStore::new(clock.clone())), clock }
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        Fixture { rows: store.clone(), store, clock }
     })
     .await;
     println!("memory: {races:?}");

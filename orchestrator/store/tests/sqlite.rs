@@ -10,7 +10,7 @@ use saga_defs::{Definition, Outcome as Verdict, Timestamp, catalog};
 use saga_store::conformance::ManualClock;
 use saga_store::{
     Batch, Error, Guard, Header, HistoryRow, Mismatch, Outcome, SqlStore, StartKey, State, Store, Transition,
-    check_replay,
+    Unreadable, check_replay,
 };
 use sea_orm::{ConnectionTrait, QueryResult};
 use sea_orm_migration::MigratorTrait;
@@ -140,8 +140,23 @@ async fn what_can_not_be_read_is_said_so() {
     let start = world.start(1);
     let id = start.header.id;
     world.commit(&start).await.unwrap();
-    world.execute("update sagas set state = 'torn'").await;
-    assert!(matches!(world.store.load(&[id]).await, Err(Error::Corrupt(_))));
+    // What is wrong is said, and not a word of what is stored.
+    for (spoil, said) in [
+        ("update sagas set state = 'torn by Ada'", "its state is not what was written (not JSON: line 1, column 2)"),
+        ("update sagas set state = '{}'", "its state is not what was written (the member `version` is missing)"),
+        (
+            "update sagas set state = '{\"version\": \"Ada\"}'",
+            "its state is not what was written (JSON of another shape: line 1, column 17)",
+        ),
+        ("update sagas set state = cast(x'ff' as text)", "its state is not what was written (no text)"),
+    ] {
+        world.execute(spoil).await;
+        let loaded = world.store.load(&[id]).await.unwrap();
+        let what = Unreadable { version: 1, why: said.to_owned() };
+        assert_eq!(loaded.sagas[&id].state, State::Unreadable(what), "{spoil}");
+    }
+    let mismatch = check_replay(&world.store, id).await.unwrap_err();
+    assert!(matches!(mismatch, Mismatch::Unreadable { .. }), "{mismatch:?}");
 
     let next = world.next(&start, &Input::Tick, NOW.plus_ms(600_000));
     world.commit(&next).await.unwrap();

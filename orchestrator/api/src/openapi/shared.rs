@@ -65,7 +65,7 @@ pub(super) fn always() -> Responses {
     let retry_after = header("Repeat the request after so many seconds.");
     responses([
         ("401", problem("`unauthorized`").build()),
-        ("500", problem("`internal`").build()),
+        ("500", problem("`internal`; or `saga_unreadable`: a person has to mend what is stored of the saga.").build()),
         (
             "503",
             problem("`overloaded`, `stopping`, `unavailable`; or `outcome_unknown`: repeat with the same key.")

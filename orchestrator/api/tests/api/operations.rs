@@ -1,10 +1,11 @@
 //! Operations on sagas, over HTTP as clients and admins ask for them.
 
-use crate::common::{CHIEF, DESK, Desk, GOOD, SILENT, body, reason};
+use crate::common::{CHIEF, DESK, Desk, GOOD, OTHER, SILENT, body, reason};
 use std::time::Duration;
 
 use axum::http::Method;
 use saga_store::Fault;
+use saga_store::conformance::Part;
 use serde_json::{Value, json};
 
 fn actions(saga: &Value) -> Vec<(String, bool)> {
@@ -166,4 +167,22 @@ async fn an_unknown_outcome_is_told_as_something_to_repeat() {
     };
     testkit::eventually(Duration::from_secs(3_600), "the store is back", again).await;
     assert_eq!(started().await, 1, "however often it was repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_can_not_be_read_says_so_to_whom_it_belongs() {
+    let desk = Desk::new().await;
+    let id = desk.start("one", GOOD).await.id();
+    desk.until(&id, "completed").await;
+    desk.store.make_unreadable(id.parse().unwrap(), Part::State);
+    for token in [DESK, CHIEF] {
+        let read = desk.get(&format!("/v1/sagas/{id}"), token).await;
+        assert_eq!(read.problem(), (500, "saga_unreadable"));
+        assert_eq!(read.body["saga_id"], id);
+        assert_eq!(desk.get(&format!("/v1/sagas/{id}/history"), token).await.problem(), (500, "saga_unreadable"));
+        let headers = [("idempotency-key", "a"), ("if-match", "*")];
+        assert_eq!(desk.operate(&id, "cancel", token, &headers, &reason()).await.problem(), (500, "saga_unreadable"));
+    }
+    assert_eq!(desk.get(&format!("/v1/sagas/{id}"), OTHER).await.problem(), (404, "not_found"), "ids are not told");
+    assert_eq!(desk.get("/v1/sagas", DESK).await.body["data"][0]["id"], id);
 }

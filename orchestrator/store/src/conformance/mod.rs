@@ -8,8 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use async_trait::async_trait;
 use runtime::Clock;
 use saga_defs::Timestamp;
+use uuid::Uuid;
 
 use crate::Store;
 use world::World;
@@ -32,6 +34,8 @@ mod facts;
 mod dead_letters;
 
 mod retention;
+
+mod unreadable;
 
 mod races;
 
@@ -64,12 +68,30 @@ impl Clock for ManualClock {
     }
 }
 
+/// A part of a saga that can be spoiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its state.
+    State,
+    /// Its input document.
+    Input,
+}
+
+/// The rows behind a store, which a disk or a hand may spoil.
+#[async_trait]
+pub trait Spoil: Send + Sync {
+    /// Makes a part of a saga something that nobody can read.
+    async fn spoil(&self, saga_id: Uuid, part: Part);
+}
+
 /// An empty store and the clock that it follows.
 pub struct Fixture {
     /// The store.
     pub store: Arc<dyn Store>,
     /// Its database's clock.
     pub clock: Arc<ManualClock>,
+    /// Its rows.
+    pub rows: Arc<dyn Spoil>,
 }
 
 impl fmt::Debug for Fixture {
@@ -150,6 +172,11 @@ pub async fn run_all<F: AsyncFn() -> Fixture>(make: F) -> Races {
     retention::start_keys_go_by_their_age_and_never_before_their_sagas(&world().await).await;
     retention::of_two_who_announce_one_does(&world().await).await;
     retention::late_replies_are_paged(&world().await).await;
+
+    unreadable::what_can_not_be_read_spares_its_neighbours(&world().await).await;
+    unreadable::what_can_not_be_read_is_listed_found_and_put_off(&world().await).await;
+    unreadable::what_is_committed_over_it_can_be_read(&world().await).await;
+    unreadable::what_is_passed_over_hides_no_other(&world().await).await;
 
     races::run(world).await
 }

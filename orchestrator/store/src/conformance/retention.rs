@@ -44,7 +44,7 @@ async fn confirm_all(world: &World) {
 }
 
 async fn found(world: &World, ended_by: Timestamp, limit: u64) -> Vec<Uuid> {
-    world.store.ended(ERRAND, ended_by, limit).await.expect("the store looks")
+    world.store.ended(ERRAND, ended_by, &[], limit).await.expect("the store looks")
 }
 
 async fn announce(world: &World, leaving: &[Leaving]) -> BTreeSet<Uuid> {
@@ -75,7 +75,7 @@ pub(super) async fn ended_sagas_are_found_by_definition_and_age(world: &World) {
     assert_eq!(found(world, began.plus_ms(2_000), 100).await, all[..3], "to the very instant");
     assert!(found(world, Timestamp(began.0 - 1), 100).await.is_empty());
     for other in [("errand", 2), ("errands", 3)] {
-        assert!(world.store.ended(other, now, 100).await.expect("the store looks").is_empty());
+        assert!(world.store.ended(other, now, &[], 100).await.expect("the store looks").is_empty());
     }
 }
 
@@ -178,7 +178,7 @@ pub(super) async fn a_deleted_saga_leaves_its_start_key_and_nothing_else(world: 
     world.store.keep_late(std::slice::from_ref(&kept)).await.expect("the store keeps");
     announce(world, &leaving(&all[..1], &["alpha"])).await;
     confirm_all(world).await;
-    let ended_by = world.store.ended(ERRAND, world.clock.now(), 1).await.expect("the store looks");
+    let ended_by = world.store.ended(ERRAND, world.clock.now(), &[], 1).await.expect("the store looks");
     assert_eq!(ended_by, all[1..]);
     assert_eq!(delete(world, &departures(world).await).await, 1);
     assert!(world.load(all[0]).await.is_none() && world.history(all[0]).await.is_empty());

@@ -10,7 +10,7 @@ use saga_defs::{Command, Definition, Outcome as Verdict, Timestamp, message};
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 
-use super::{Fixture, ManualClock};
+use super::{Fixture, ManualClock, Spoil};
 use crate::{
     Batch, Committed, Guard, Header, HistoryRow, OutboxMessage, Outcome, StartKey, State, Store, Stored, Transition,
 };
@@ -46,15 +46,16 @@ pub(super) const PRINCIPAL: &str = "clerk";
 pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<ManualClock>,
+    pub(super) rows: Arc<dyn Spoil>,
     definition: Definition,
     ids: AtomicU32,
 }
 
 impl World {
     pub(super) fn new(fixture: Fixture) -> Self {
-        let Fixture { store, clock } = fixture;
+        let Fixture { store, clock, rows } = fixture;
         let definition = Definition::from_toml(DEFINITION).expect("the definition is valid");
-        Self { store, clock, definition, ids: AtomicU32::new(0) }
+        Self { store, clock, rows, definition, ids: AtomicU32::new(0) }
     }
 
     /// A new id that sorts after all before it.
@@ -189,6 +190,7 @@ impl World {
         match self.load(id).await.expect("the saga exists").state {
             State::Known(saga) => saga,
             State::Foreign(format) => unreachable!("this build wrote it, and not in format {format}"),
+            State::Unreadable(unreadable) => unreachable!("nobody spoiled it: {unreadable:?}"),
         }
     }
 

@@ -25,6 +25,8 @@ use crate::{
 
 use tables::Tables;
 
+use crate::conformance::{Part, Spoil};
+
 /// The tables, without any waiting.
 mod tables;
 
@@ -132,6 +134,16 @@ impl MemoryStore {
         lock(&self.faults).unkept = Some(command_id);
     }
 
+    /// Makes a part of a saga unreadable.
+    pub fn make_unreadable(&self, saga_id: Uuid, part: Part) {
+        self.tables().spoil(saga_id, part);
+    }
+
+    /// Makes a saga readable again, as it was.
+    pub fn mend(&self, saga_id: Uuid) {
+        self.tables().mend(saga_id);
+    }
+
     /// How many keeps of dead letters are still to fail.
     #[must_use]
     pub fn keeps_to_fail(&self) -> u64 {
@@ -152,6 +164,13 @@ impl MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MemoryStore")
+    }
+}
+
+#[async_trait]
+impl Spoil for MemoryStore {
+    async fn spoil(&self, saga_id: Uuid, part: Part) {
+        self.make_unreadable(saga_id, part);
     }
 }
 
@@ -333,9 +352,15 @@ impl Store for MemoryStore {
 
 #[async_trait]
 impl Retention for MemoryStore {
-    async fn ended(&self, definition: (&str, u32), ended_by: Timestamp, limit: u64) -> Result<Vec<Uuid>, Error> {
+    async fn ended(
+        &self,
+        definition: (&str, u32),
+        ended_by: Timestamp,
+        passed: &[Uuid],
+        limit: u64,
+    ) -> Result<Vec<Uuid>, Error> {
         yield_now().await;
-        Ok(self.tables().ended(definition, ended_by, limit))
+        Ok(self.tables().ended(definition, ended_by, passed, limit))
     }
 
     async fn announce_ended(&self, batch: Uuid, leaving: &[Leaving]) -> Result<Vec<Uuid>, Error> {

@@ -14,10 +14,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::dead_letters::Letters;
+use crate::conformance::Part;
 use crate::messages::{self, HEAD_START_MS, backoff_ms};
 use crate::{
     Batch, Committed, Error, Filter, Guard, Header, HistoryRow, LateReason, LateReply, OutboxLoad, OutboxMessage,
-    Outcome, PublishedDefinition, Settlement, Settling, StartKey, State, Stored, Summary, Transition,
+    Outcome, PublishedDefinition, Settlement, Settling, StartKey, State, Stored, Summary, Transition, Unreadable,
 };
 
 mod retention;
@@ -62,6 +63,7 @@ pub(super) struct Tables {
     late: BTreeMap<(Uuid, Uuid, LateReason), LateReply>,
     definitions: BTreeMap<(String, u32), PublishedDefinition>,
     departures: retention::Departures,
+    spoiled: BTreeMap<Uuid, Part>,
     pub(super) letters: Letters,
 }
 
@@ -77,12 +79,27 @@ pub(super) fn at_most(limit: u64) -> usize {
 
 impl Tables {
     pub(super) fn load(&self, ids: &[Uuid]) -> BTreeMap<Uuid, Stored> {
-        let stored = |row: &Row| Stored {
-            header: Arc::clone(&row.header),
-            state: State::Known(Arc::clone(&row.saga)),
-            input: Arc::clone(&row.input),
+        let stored = |row: &Row| {
+            let (header, known) = (Arc::clone(&row.header), State::Known(Arc::clone(&row.saga)));
+            let unreadable = |name: &str| {
+                let why = format!("its {name} is not what was written (a test spoiled it)");
+                State::Unreadable(Unreadable { version: row.saga.version, why })
+            };
+            match self.spoiled.get(&header.id) {
+                None => Stored { header, state: known, input: Arc::clone(&row.input) },
+                Some(Part::State) => Stored { header, state: unreadable("state"), input: Arc::clone(&row.input) },
+                Some(Part::Input) => Stored { header, state: unreadable("input"), input: Arc::default() },
+            }
         };
         ids.iter().filter_map(|id| self.sagas.get(id).map(|row| (*id, stored(row)))).collect()
+    }
+
+    pub(super) fn spoil(&mut self, saga_id: Uuid, part: Part) {
+        self.spoiled.insert(saga_id, part);
+    }
+
+    pub(super) fn mend(&mut self, saga_id: Uuid) {
+        self.spoiled.remove(&saga_id);
     }
 
     /// Commits `batch`; `loser` loses whatever its version is.
@@ -162,6 +179,10 @@ impl Tables {
                 self.sagas.insert(id, Row { header, saga, input, wake_at, updated_at });
             }
             Guard::Version(_) => {
+                // A commit writes the whole state, and no input.
+                if self.spoiled.get(&id) == Some(&Part::State) {
+                    self.spoiled.remove(&id);
+                }
                 if let Some(row) = self.sagas.get_mut(&id) {
                     row.saga = Arc::clone(&next.saga);
                     row.wake_at = match (row.wake_at, wake_at) {

@@ -3,7 +3,7 @@
 //! Must hold: what is published never changes; a call publishes all it was given or nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use db::Transaction;
 use saga_defs::Timestamp;
@@ -36,27 +36,26 @@ pub(super) async fn publish(store: &SqlStore, definitions: &[PublishedDefinition
         return Ok(());
     }
     let (definitions, now): (Arc<[_]>, _) = (definitions.into(), store.db.now());
-    let changed = store
-        .db
-        .transaction(move |tx| {
-            let definitions = Arc::clone(&definitions);
-            Box::pin(async move { insert(tx, &definitions, now).await })
-        })
-        .await?;
-    changed.map_or(Ok(()), |reference| Err(Error::DefinitionChanged(reference)))
+    let changed: Arc<OnceLock<String>> = Arc::default();
+    let found = Arc::clone(&changed);
+    let published = store.db.transaction(move |tx| {
+        let (definitions, found) = (Arc::clone(&definitions), Arc::clone(&found));
+        Box::pin(async move { insert(tx, &definitions, now, &found).await })
+    });
+    match (published.await, changed.get()) {
+        (Err(_), Some(reference)) => Err(Error::DefinitionChanged(reference.clone())),
+        (published, _) => Ok(published?),
+    }
 }
 
-/// The reference of a definition that is published with another content; then nothing was inserted.
+/// Fails, so that all is rolled back, when a definition is published with another content, which it then names.
 async fn insert(
     tx: &Transaction,
     definitions: &[PublishedDefinition],
     now: Timestamp,
-) -> Result<Option<String>, DbErr> {
-    for chunk in definitions.chunks(ROWS_MAX) {
-        if let Some(changed) = changed(tx, chunk).await? {
-            return Ok(Some(changed));
-        }
-    }
+    found: &OnceLock<String>,
+) -> Result<(), DbErr> {
+    check(tx, definitions, found).await?;
     for chunk in definitions.chunks(ROWS_MAX) {
         let mut insert = Query::insert();
         insert
@@ -74,9 +73,21 @@ async fn insert(
         }
         tx.execute(&insert).await?;
     }
-    Ok(None)
+    // An insert waits for whoever publishes the same version, and then inserts nothing: that one was not there before.
+    check(tx, definitions, found).await
 }
 
+async fn check(tx: &Transaction, definitions: &[PublishedDefinition], found: &OnceLock<String>) -> Result<(), DbErr> {
+    for chunk in definitions.chunks(ROWS_MAX) {
+        if let Some(reference) = changed(tx, chunk).await? {
+            found.get_or_init(|| reference);
+            return Err(DbErr::RecordNotInserted);
+        }
+    }
+    Ok(())
+}
+
+/// The reference of a definition that is published with another content.
 async fn changed(tx: &Transaction, definitions: &[PublishedDefinition]) -> Result<Option<String>, DbErr> {
     let names = definitions.iter().map(|definition| definition.name.as_str());
     let select = Query::select()

@@ -58,6 +58,8 @@ mod query;
 
 mod definitions;
 
+mod spoil;
+
 /// Tables `sagas`, `history`, … of one database. The caller runs their migrations first.
 #[derive(Clone)]
 pub struct SqlStore {
@@ -254,8 +256,14 @@ impl Store for SqlStore {
 
 #[async_trait]
 impl Retention for SqlStore {
-    async fn ended(&self, definition: (&str, u32), ended_by: Timestamp, limit: u64) -> Result<Vec<Uuid>, Error> {
-        retention::ended(self, definition, ended_by, limit).await
+    async fn ended(
+        &self,
+        definition: (&str, u32),
+        ended_by: Timestamp,
+        passed: &[Uuid],
+        limit: u64,
+    ) -> Result<Vec<Uuid>, Error> {
+        retention::ended(self, definition, ended_by, passed, limit).await
     }
 
     async fn announce_ended(&self, batch: Uuid, leaving: &[Leaving]) -> Result<Vec<Uuid>, Error> {

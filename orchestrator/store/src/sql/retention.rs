@@ -41,9 +41,12 @@ pub(super) async fn ended(
     store: &SqlStore,
     (definition, version): (&str, u32),
     ended_by: Timestamp,
+    passed: &[Uuid],
     limit: u64,
 ) -> Result<Vec<Uuid>, Error> {
     let leaving = of_saga("departures", ("sagas", "id"));
+    // Mostly there are none, and then nothing is asked of each row.
+    let passed = (!passed.is_empty()).then(|| set_sql::is_one_of(store.db.backend(), "id", passed).not());
     let select = Query::select()
         .column("id")
         .from("sagas")
@@ -54,6 +57,7 @@ pub(super) async fn ended(
         .and_where(Expr::col("format").lte(store.writing.format))
         .and_where(Expr::exists(leaving).not())
         .and_where(Expr::exists(contradictions(("sagas", "id"))).not())
+        .and_where_option(passed)
         .order_by("ended_at", Order::Asc)
         .limit(limit)
         .to_owned();

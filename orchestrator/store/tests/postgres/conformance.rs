@@ -17,7 +17,8 @@ async fn put_to_every_case(store: fn(Db) -> SqlStore) -> Races {
         let db = Db::open_postgres(&PostgresOptions::new(schemas.url(), schema)).await.unwrap();
         let db = db.with_clock(clock.clone());
         migrations::up::<migrations::Engine>(db.unlimited()).await.unwrap();
-        Fixture { store: Arc::new(store(db)), clock }
+        let store = Arc::new(store(db));
+        Fixture { rows: store.clone(), store, clock }
     })
     .await
 }

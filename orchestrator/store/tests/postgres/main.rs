@@ -13,6 +13,8 @@ mod commits;
 
 mod conformance;
 
+mod definitions;
+
 mod fates;
 
 mod keys;

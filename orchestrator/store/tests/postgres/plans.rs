@@ -66,7 +66,7 @@ async fn asked_again_and_again(world: &World) -> BTreeSet<String> {
     store.confirm_outbox(&[Uuid::nil()]).await.unwrap();
     store.answered(&[Uuid::nil()]).await.unwrap();
     store.load(&[Uuid::nil()]).await.unwrap();
-    store.ended(("errand", 1), Timestamp(0), 10).await.unwrap();
+    store.ended(("errand", 1), Timestamp(0), &[], 10).await.unwrap();
     store.claim_departures(10, 0).await.unwrap();
     store.delete_start_keys(Timestamp(0), 10).await.unwrap();
     told.lock().unwrap().clone()

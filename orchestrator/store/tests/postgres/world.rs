@@ -211,6 +211,7 @@ pub(crate) async fn version(store: &SqlStore, id: Uuid) -> Option<u64> {
     loaded.sagas.get(&id).map(|stored| match &stored.state {
         State::Known(saga) => saga.version,
         State::Foreign(format) => panic!("format {format}"),
+        State::Unreadable(unreadable) => panic!("{unreadable:?}"),
     })
 }
 

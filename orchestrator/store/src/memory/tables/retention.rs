@@ -34,6 +34,7 @@ impl Tables {
         &self,
         (definition, version): (&str, u32),
         ended_by: Timestamp,
+        passed: &[Uuid],
         limit: u64,
     ) -> Vec<Uuid> {
         let fits = |row: &&Row| {
@@ -42,6 +43,7 @@ impl Tables {
                 && header.definition_version == version
                 && !self.departures.leaving.contains_key(&id)
                 && !self.is_contradicted(id)
+                && !passed.contains(&id)
         };
         let old = |row: &Row| ended_at(row).filter(|at| *at <= ended_by).map(|at| (at, row.header.id));
         let mut ended: Vec<(Timestamp, Uuid)> = self.sagas.values().filter(fits).filter_map(old).collect();
@@ -113,6 +115,7 @@ impl Tables {
             self.departures.leaving.remove(id);
             self.history.retain(|(saga_id, _), _| saga_id != id);
             self.late.retain(|(saga_id, ..), _| saga_id != id);
+            self.spoiled.remove(id);
             if let Some(row) = self.sagas.remove(id) {
                 deleted += 1;
                 self.departures.deleted_ended_by = self.departures.deleted_ended_by.max(ended_at(&row));
