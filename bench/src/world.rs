@@ -86,7 +86,7 @@ pub(crate) struct Owners {
 
 /// Where effects are counted.
 enum Effects {
-    Owners(Owners),
+    Owners(Box<Owners>),
     Baseline { postgres: String },
 }
 
@@ -109,7 +109,7 @@ impl World {
         let engine = in_process(&owners, &tasks, setup).await?;
         let groups = vec![Group::of("all", std::process::id())];
         let entry = entry(engine.clone(), setup, &tasks).await?;
-        let effects = Effects::Owners(owners);
+        let effects = Effects::Owners(Box::new(owners));
         let held = Held::Folder { _dir: dir };
         Ok(Self { entry, groups, services: None, engine: Some(engine), effects, tasks, _held: held })
     }
@@ -127,7 +127,7 @@ impl World {
         let groups = groups(&services, &serving)?;
         let entry = entry(engine.clone(), setup, &tasks).await?;
         let held = Held::Processes { _participants: Box::new(serving) };
-        let effects = Effects::Owners(owners);
+        let effects = Effects::Owners(Box::new(owners));
         Ok(Self { entry, groups, services: Some((services, vhost)), engine: Some(engine), effects, tasks, _held: held })
     }
 
@@ -150,7 +150,7 @@ impl World {
         let entry = Bare::start(engine.clone(), &broker, batch, kind, &tasks);
         let groups = groups(&services, &serving)?;
         let held = Held::Processes { _participants: Box::new(serving) };
-        let effects = Effects::Owners(Owners { engine, participants });
+        let effects = Effects::Owners(Box::new(Owners { engine, participants }));
         Ok(Self { entry, groups, services: Some((services, vhost)), engine: None, effects, tasks, _held: held })
     }
 

@@ -10,6 +10,7 @@ mod log;
 
 use std::time::Duration;
 
+use log::Warnings;
 use orchestrator::{
     Error, LetterAction, LetterAnswer, LetterRefusal, LetterRequest, OperateRequest, Options, StartAnswer,
 };
@@ -18,7 +19,6 @@ use saga_defs::dead_letter::Reason;
 use saga_defs::{Command, Outcome, message};
 use saga_store::conformance::Part;
 use saga_store::{Filter, LetterFilter, LetterSummary, Store};
-use log::Warnings;
 use support::{LIMIT, World, request};
 use testkit::eventually;
 use transport::{Consumer, Message, Queue, Transport};
@@ -63,6 +63,11 @@ impl Desk {
         assert!(fates[0].confirmed);
     }
 
+    /// Whatever its rows are, it ends.
+    async fn shut_down(self) {
+        assert_eq!(self.world.tasks.shutdown(LIMIT).await, 0, "no task is left");
+    }
+
     async fn ended(&self, id: Uuid) -> bool {
         let saga = self.world.engine.wait(id, LIMIT).await.unwrap().unwrap().saga;
         saga.status() == Status::Compensated
@@ -101,6 +106,7 @@ async fn a_reply_for_it_is_set_aside_and_its_neighbours_go_through() {
         let replayed = desk.replay(letter.id).await;
         assert!(matches!(replayed, LetterAnswer::Settled { repeated: false, .. }), "{replayed:?}");
         assert!(desk.ended(torn.saga_id).await);
+        desk.shut_down().await;
     }
 }
 

@@ -142,3 +142,38 @@ async fn two_admins(stack: Stack) {
     assert_eq!(api.net(&id).await, 0);
     product.audit().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undeliverable_notice_is_held_for_a_person() {
+    undeliverable_notice(Stack::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: scripts/test"]
+async fn undeliverable_notice_is_held_for_a_person_on_services() {
+    undeliverable_notice(Stack::Services).await;
+}
+
+async fn undeliverable_notice(stack: Stack) {
+    let simulators = Simulators::start(&[]).await;
+    let product = Product::start(stack, &simulators, &[]).await;
+    let api = product.api();
+    let mut input = input(&api.free_slots(1).await.remove(0), "tok_visa");
+    // A landline, and a mail address that does not exist.
+    input["patient"]["phone"] = json!("+15005550001");
+    input["patient"]["email"] = json!("nobody@example.org");
+    let id = api.accepted("booking", "undeliverable", &input).await;
+    let stuck = api.until(&id, "stuck").await;
+    let (why, decision) = (&stuck.body["stuck"], stuck.text("decision"));
+    assert_eq!((&why["cause"], &why["step"]), (&json!("refused_after_pivot"), &json!("notify")), "{stuck:?}");
+    assert!(why["message"].as_str().is_some_and(|message| message.contains("`undeliverable`")), "{stuck:?}");
+    assert_eq!((decision, api.net(&id).await), ("committed", 4_500), "the booking stands, and is paid");
+    let answer = api.operate(&id, "skip", stuck.header("etag"), "told-by-hand").await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let ended = api.until(&id, "completed").await;
+    assert_eq!(ended.text("decision"), "committed");
+    let accepted = simulators.summary().await["accepted"].clone();
+    assert_eq!((&accepted["sms"], &accepted["mail"]), (&json!(0), &json!(0)), "nobody was told");
+    println!("notices that no provider took: 1, bookings undone for it: 0");
+    product.audit().await;
+}

@@ -13,6 +13,8 @@
 //! | `tok_timeout` | charged at once, but the first confirmation is never answered |
 //! | phone `+15005550009` | the SMS provider is down: 503 |
 //! | phone `+15005550008` | the message goes out, but the request is never answered |
+//! | phone `+15005550001` | a landline, which takes no SMS: 400 |
+//! | mail `nobody@example.org` | an address that takes no mail: 400 |
 
 mod refusal;
 

@@ -17,6 +17,10 @@ use crate::refusal::{Refusal, idempotency_key};
 const PHONE_DOWN: &str = "+15005550009";
 /// Messages to this number go out, and nobody is told.
 const PHONE_SILENT: &str = "+15005550008";
+/// This number takes no text messages.
+const PHONE_LANDLINE: &str = "+15005550001";
+/// This address takes no mails.
+const MAIL_INVALID: &str = "nobody@example.org";
 
 pub(crate) fn routes() -> Router<Providers> {
     Router::new().route("/sms/messages", post(sms)).route("/mail/messages", post(mail))
@@ -60,6 +64,9 @@ async fn sms(
         if world.sms_down || message.to == PHONE_DOWN {
             return Err(Refusal::Down);
         }
+        if message.to == PHONE_LANDLINE {
+            return Err(Refusal::RecipientInvalid);
+        }
         world.accepted.has_room(Kind::Sms)?;
         world.commit(Change::Sms(sent))?;
     }
@@ -78,6 +85,9 @@ async fn mail(
     let key = idempotency_key(&headers)?;
     let sent = Message { id: id("mail"), key, recipient: masked_mail(&message.to), at: providers.now() };
     let answer = Sent { id: sent.id.clone() };
+    if message.to == MAIL_INVALID {
+        return Err(Refusal::RecipientInvalid);
+    }
     let mut world = providers.world();
     world.accepted.has_room(Kind::Mail)?;
     world.commit(Change::Mail(sent))?;

@@ -32,6 +32,8 @@ pub(crate) enum Refusal {
     Processing,
     /// There is nothing to refund.
     NotCharged,
+    /// No message can be sent to this phone or address.
+    RecipientInvalid,
     /// The provider is down.
     Down,
     /// The simulator's memory is full.
@@ -68,6 +70,9 @@ impl Refusal {
             Self::AlreadyCharged => (StatusCode::CONFLICT, "already_charged", "the intent is charged; refund it"),
             Self::Processing => (StatusCode::CONFLICT, "processing", "the charge is under way; ask again later"),
             Self::NotCharged => (StatusCode::CONFLICT, "not_charged", "the intent is not charged"),
+            Self::RecipientInvalid => {
+                (StatusCode::BAD_REQUEST, "recipient_invalid", "no message can be sent to this recipient")
+            }
             Self::Down => (StatusCode::SERVICE_UNAVAILABLE, "provider_down", "the provider is down"),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full", "the simulator remembers no more"),
             Self::Unwritable => {

@@ -152,6 +152,19 @@ async fn silence_ends_when_the_server_stops() {
 }
 
 #[tokio::test]
+async fn one_phone_and_one_address_are_refused_for_good() {
+    let (router, _tasks) = gateway();
+    let sms = json!({"to": "+15005550001", "text": "hello"});
+    let mail = json!({"to": "nobody@example.org", "subject": "hi", "text": "hello"});
+    for (path, message) in [("/sms/messages", sms), ("/mail/messages", mail)] {
+        let (status, body) = post(&router, path, "k", message).await;
+        assert_eq!((status, body["code"].as_str()), (StatusCode::BAD_REQUEST, Some("recipient_invalid")));
+    }
+    let accepted = get(&router, "/accepted/summary").await["accepted"].clone();
+    assert_eq!(accepted, json!({"charge": 0, "refund": 0, "sms": 0, "mail": 0}));
+}
+
+#[tokio::test]
 async fn sms_can_be_switched_off_and_on_and_one_number_is_always_down() {
     let (router, _tasks) = gateway();
     let sms = |to: &str| json!({"to": to, "text": "hello"});

@@ -27,7 +27,7 @@ struct Subject {
 /// Where it is known how often an effect was made.
 enum Made {
     /// Rows.
-    Rows(Db),
+    Rows(Box<Db>),
     /// Calls, where none is ever taken back.
     Calls(Arc<Counts>),
 }
@@ -85,7 +85,7 @@ async fn transactional_participants_keep_the_contract(stack: Stack) {
         let owned = database(stack).await;
         create_effects(&owned.db).await;
         let handler = Arc::new(TransactionalHandler::new(owned.db.clone(), Table { counts: Arc::default(), undoable }));
-        let subject = Subject::new(handler, undoable, Made::Rows(owned.db.clone())).await;
+        let subject = Subject::new(handler, undoable, Made::Rows(Box::new(owned.db.clone()))).await;
         conformance::all(&subject).await;
         conformance::an_effect_is_not_made_after_its_window(&subject).await;
     }

@@ -1,6 +1,6 @@
 //! One provider's address for new messages, and what its answers mean.
 //!
-//! Must hold: an error says whether the message may have gone out; none of them holds the message.
+//! Must hold: an error says whether the message may have gone out, and whether it ever can; none of them holds the message.
 
 use std::time::Duration;
 
@@ -48,9 +48,14 @@ impl Endpoint {
             status @ (StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => {
                 Err(Error::Down(status.as_u16()))
             }
-            // The provider gave up waiting for the request: how much of it arrived is open.
-            status @ StatusCode::REQUEST_TIMEOUT => Err(Error::Status(status.as_u16())),
-            status if status.is_client_error() => Err(Error::Rejected(status.as_u16())),
+            // The provider gave up waiting for the request, or has one with this key in hand: what becomes of it is open.
+            status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT) => Err(Error::Status(status.as_u16())),
+            // These speak of the message, and would again. A notice may be refused for good because of them.
+            status @ (StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY) => {
+                Err(Error::Rejected(status.as_u16()))
+            }
+            // A token, a right or an address that is wrong is wrong for all messages until somebody mends it.
+            status if status.is_client_error() => Err(Error::Down(status.as_u16())),
             status => Err(Error::Status(status.as_u16())),
         }
     }

@@ -1,8 +1,8 @@
 //! Tells patients about their appointments: the participant `notify`, and the owner of the list of notices.
 //!
 //! Not for deciding whether a booking stands: by the time of a notice it does. Must hold: a patient is told at least
-//! once, by SMS where that works and by mail where it does not; no phone number, mail address or name is stored,
-//! logged or shown by `Debug`.
+//! once, by SMS where that works and by mail where it does not, or a person hears that both providers refused; no phone
+//! number, mail address or name is stored, logged or shown by `Debug`.
 //!
 //! A patient may be told twice: an SMS that was sent but never acknowledged counts as unknown, and the mail goes out
 //! as well. Each such switch is counted in `bookend_notify_switch_after_unknown_total`.
@@ -12,6 +12,8 @@ mod endpoint;
 mod sms;
 
 mod mail;
+
+mod fates;
 
 mod participant;
 
@@ -25,6 +27,8 @@ pub mod http;
 
 use serde::Deserialize;
 
+use crate::fates::Fate;
+
 pub use participant::Notify;
 
 /// Why a message did not go out for sure, or the notices could not be read.
@@ -36,10 +40,10 @@ pub enum Error {
     /// There was no connection: nothing was sent.
     #[error("the provider is out of reach")]
     Unreachable(#[source] reqwest::Error),
-    /// The provider is down or overloaded and says so: nothing was sent.
-    #[error("the provider is down, it answered with status {0}")]
+    /// The provider is down or overloaded and says so, or takes nothing from this sender: nothing was sent.
+    #[error("the provider takes no messages now, it answered with status {0}")]
     Down(u16),
-    /// The provider refused this one message: nothing was sent.
+    /// The provider refused this one message, and will again: nothing was sent.
     #[error("the provider refused the message with status {0}")]
     Rejected(u16),
     /// The circuit breaker is open: nothing was tried.
@@ -60,16 +64,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the message may have gone out all the same.
-    fn leaves_unknown(&self) -> bool {
+    /// What it says of the message.
+    fn fate(&self) -> Fate {
         match self {
-            Self::Unanswered(_) | Self::TimedOut | Self::Status(_) => true,
-            Self::Client(_)
-            | Self::Unreachable(_)
-            | Self::Down(_)
-            | Self::Rejected(_)
-            | Self::BreakerOpen
-            | Self::Database(_) => false,
+            Self::Client(_) | Self::Unreachable(_) | Self::Down(_) | Self::BreakerOpen | Self::Database(_) => {
+                Fate::Unsent
+            }
+            Self::Unanswered(_) | Self::TimedOut | Self::Status(_) => Fate::Unknown,
+            Self::Rejected(_) => Fate::Refused,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The participant: SMS first, mail where the SMS did not go out for sure, and another try where neither did.
 //!
-//! Must hold: an SMS whose fate is unknown is noted, and not sent again by a later try; a notice is never refused
-//! because a provider is down.
+//! Not for what follows from what: that is [`crate::fates`]. Must hold: what a try teaches about a message is noted before
+//! the next; a notice is refused only when both providers refused its messages, never because one is down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,20 +10,19 @@ use async_trait::async_trait;
 use db::Transaction;
 use participant_kit::{Definite, Effect, External, Verdict};
 use runtime::breaker::State;
-use saga_defs::contract::notify::{Channel, NAME, SEND, Send, Sent};
+use saga_defs::contract::notify::{Channel, NAME, SEND, Send, Sent, UNDELIVERABLE};
 use saga_defs::contract::read;
 use saga_defs::message::ALREADY_EXECUTED;
 use saga_defs::{Outcome, Timestamp};
 use sea_orm::DbErr;
 
+use crate::fates::{Fate, Fates};
 use crate::mail::Mail;
 use crate::sms::Sms;
 use crate::{Error, Options, endpoint, notices};
 
-/// How long to leave the providers alone after both failed.
+/// How long to leave the providers alone after none took a message.
 const RETRY_AFTER_MS: u64 = 1_000;
-/// Noted about an effect whose SMS may have gone out.
-const SMS_UNKNOWN: &str = "sms_unknown";
 /// Counts mails sent although the SMS may have gone out.
 const SWITCH_AFTER_UNKNOWN: &str = "bookend_notify_switch_after_unknown_total";
 
@@ -62,30 +61,43 @@ impl Notify {
     }
 
     async fn tell(&self, effect: &Effect, notice: &Send) -> Verdict {
-        // A run that died in its call may have sent the SMS.
-        let mut sms_unknown = effect.interrupted || effect.provider_ref.as_deref() == Some(SMS_UNKNOWN);
-        if !sms_unknown {
-            match self.sms.send(&provider_key(effect, Channel::Sms), notice).await {
-                Ok(id) => return sent(Channel::Sms, id),
+        let mut fates = Fates::before(effect);
+        for &channel in fates.to_ask() {
+            match self.send(channel, effect, notice).await {
+                Ok(id) => {
+                    self.count(channel, fates);
+                    return sent(channel, id);
+                }
                 Err(error) => {
-                    log(effect, Channel::Sms, &error);
-                    sms_unknown = error.leaves_unknown();
+                    log(effect, channel, &error);
+                    fates = fates.learn(channel, error.fate());
                 }
             }
         }
-        match self.mail.send(&provider_key(effect, Channel::Mail), notice).await {
-            Ok(id) => {
-                if sms_unknown {
-                    self.switches_after_unknown.fetch_add(1, Ordering::Relaxed);
-                    metrics::counter!(SWITCH_AFTER_UNKNOWN).increment(1);
-                }
-                sent(Channel::Mail, id)
+        if fates.to_ask().is_empty() {
+            let message = "neither the SMS nor the mail provider takes a message to this patient";
+            return Verdict::Definite(Outcome::refused(UNDELIVERABLE, message));
+        }
+        Verdict::Unknown { retry_after_ms: RETRY_AFTER_MS, provider_ref: fates.note() }
+    }
+
+    async fn send(&self, channel: Channel, effect: &Effect, notice: &Send) -> Result<String, Error> {
+        let key = provider_key(effect, channel);
+        match channel {
+            Channel::Sms => self.sms.send(&key, notice).await,
+            Channel::Mail => self.mail.send(&key, notice).await,
+        }
+    }
+
+    /// Counts a mail that went out although the SMS may have gone out.
+    fn count(&self, channel: Channel, fates: Fates) {
+        match (channel, fates.sms) {
+            (Channel::Mail, Fate::Unknown) => {
+                self.switches_after_unknown.fetch_add(1, Ordering::Relaxed);
+                metrics::counter!(SWITCH_AFTER_UNKNOWN).increment(1);
             }
-            Err(error) => {
-                log(effect, Channel::Mail, &error);
-                let provider_ref = sms_unknown.then(|| SMS_UNKNOWN.to_owned());
-                Verdict::Unknown { retry_after_ms: RETRY_AFTER_MS, provider_ref }
-            }
+            (Channel::Mail, Fate::Unsent | Fate::Refused)
+            | (Channel::Sms, Fate::Unsent | Fate::Unknown | Fate::Refused) => {}
         }
     }
 }
@@ -131,7 +143,7 @@ fn log(effect: &Effect, channel: Channel, error: &Error) {
     tracing::warn!(
         error = error as &dyn std::error::Error,
         channel = channel.as_str(),
-        unknown = error.leaves_unknown(),
+        fate = ?error.fate(),
         saga_id = %effect.command.saga_id,
         key = %effect.command.key,
         "the provider did not take the message"

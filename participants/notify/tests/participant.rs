@@ -2,77 +2,27 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests panic like tests do")]
 
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use notify::{BreakerOptions, Notify, Options};
-use participant_kit::{Effect, External, Verdict, conformance};
-use providers::{Counts, Filter, Kind, Providers};
+use notify::{BreakerOptions, Notify};
+use participant_kit::{Effect, External, Verdict};
+use providers::{Filter, Kind};
 use runtime::breaker::State;
 use runtime::http::serve_here;
-use runtime::{SystemClock, Tasks};
 use saga_defs::Outcome;
-use saga_defs::contract::notify::SEND;
 use serde_json::{Value, json};
+use support::{LIMIT, PHONE, PHONE_DOWN, PHONE_SILENT, World, channel, code, effect, noted, nowhere};
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
-/// Longest wait for something that must come.
-const LIMIT: Duration = Duration::from_secs(20);
 /// Failures that open the breaker in these tests.
 const FAILURES: u32 = 3;
-
-const PHONE: &str = "+15005550006";
-const PHONE_DOWN: &str = "+15005550009";
-const PHONE_SILENT: &str = "+15005550008";
-
-struct World {
-    providers: Providers,
-    url: String,
-    tasks: Tasks,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.tasks.stop();
-    }
-}
-
-/// An address where nobody listens.
-async fn nowhere() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
-
-impl World {
-    async fn new() -> Self {
-        let tasks = Tasks::new();
-        let providers = Providers::new(providers::Options::default(), Arc::new(SystemClock), tasks.clone());
-        let url = serve_here(providers::router(providers.clone()), &tasks).await.unwrap();
-        Self { providers, url, tasks }
-    }
-
-    fn notify(&self, change: impl FnOnce(&mut Options)) -> Notify {
-        let mut options = Options {
-            sms_url: self.url.clone(),
-            mail_url: self.url.clone(),
-            timeout_ms: 5_000,
-            breaker: BreakerOptions { failures: 1_000, open_ms: 60_000 },
-        };
-        change(&mut options);
-        Notify::new(&options).unwrap()
-    }
-
-    fn accepted(&self) -> (u64, u64) {
-        let Counts { sms, mail, .. } = self.providers.summary().accepted;
-        (sms, mail)
-    }
-}
 
 /// An SMS provider made for one test: it counts, and does as it is told.
 struct Script {
@@ -105,31 +55,6 @@ impl Script {
 
     fn asked(&self) -> u64 {
         self.asked.load(Ordering::SeqCst)
-    }
-}
-
-fn effect(saga: u128, phone: &str) -> Effect {
-    let payload = json!({
-        "patient": {"name": "Ada Lovelace", "phone": phone, "email": "ada@example.org"},
-        "appointment_id": Uuid::from_u128(77),
-        "starts_at": 1_790_000_000_000_000_i64,
-    });
-    let mut effect = conformance::effect("notify", Uuid::from_u128(saga), payload);
-    effect.command.command = SEND.to_owned();
-    effect
-}
-
-fn channel(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Definite(Outcome::Succeeded { output }) => output["channel"].as_str().unwrap().to_owned(),
-        other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a success, got {other:?}"),
-    }
-}
-
-fn noted(verdict: &Verdict) -> Option<String> {
-    match verdict {
-        Verdict::Unknown { provider_ref, .. } => provider_ref.clone(),
-        Verdict::Definite(outcome) => panic!("expected nothing definite, got {outcome:?}"),
     }
 }
 
@@ -222,10 +147,7 @@ async fn a_command_of_another_name_or_shape_is_refused() {
     shapeless.command.payload = json!({"patient": "Ada"});
     misnamed.command.command = "notify.sned".to_owned();
     for wrong in [shapeless, misnamed] {
-        match world.notify(|_| ()).execute(&wrong).await {
-            Verdict::Definite(Outcome::Refused { code, .. }) => assert_eq!(code, "contract_violation"),
-            other @ (Verdict::Definite(_) | Verdict::Unknown { .. }) => panic!("expected a refusal, got {other:?}"),
-        }
+        assert_eq!(code(&world.notify(|_| ()).execute(&wrong).await), "contract_violation");
     }
     assert_eq!(world.accepted(), (0, 0));
 }

@@ -10,6 +10,8 @@ use crate::Timestamp;
 pub const NAME: &str = "notify";
 /// The command that it executes.
 pub const SEND: &str = "notify.send";
+/// Both providers refused the message for good: the patient can be told neither by SMS nor by mail.
+pub const UNDELIVERABLE: &str = "undeliverable";
 
 /// Payload of `notify.send`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
