@@ -53,13 +53,14 @@ pub(crate) async fn run(args: BurstArgs) -> anyhow::Result<()> {
         .collect();
     let mut open_at_most = 0;
     let mut looks = tokio::time::interval(LOOK_EVERY);
+    let open = || world.engine.as_ref().map_or(0, |engine| engine.held().waits);
     loop {
         tokio::select! {
             ended = flights.next() => match ended {
                 Some(ended) => ended?,
                 None => break,
             },
-            _ = looks.tick() => open_at_most = open_at_most.max(world.engine.as_ref().map_or(0, |engine| engine.held().waits)),
+            _ = looks.tick() => open_at_most = open_at_most.max(open()),
         }
     }
     let seconds = began.elapsed().as_secs_f64();

@@ -122,8 +122,13 @@ impl Rules {
         );
         self.retry(&at("retry"), &step.retry);
         self.retry(&at("compensate_retry"), &step.compensate_retry);
-        let flat = depth(&step.payload) <= json::DEPTH_MAX;
-        self.require(flat, &at("payload"), "nests arrays and objects more than 32 deep, and what is sent must be read");
+        let deep = json::look_through(&step.payload, json::Rules { depth_max: json::DEPTH_MAX, repeats: true })
+            .is_err_and(|refused| refused.flaw == Some(json::Flaw::Depth));
+        self.require(
+            !deep,
+            &at("payload"),
+            "nests arrays and objects more than 32 deep, and what is sent must be read",
+        );
         self.paths(definition, index, &at("payload"), &step.payload);
     }
 
@@ -165,15 +170,6 @@ impl Rules {
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
-    }
-}
-
-/// How deep arrays and objects are nested.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 

@@ -23,7 +23,10 @@ async fn of_two_contents_that_are_published_at_once_one_is_refused_whole() {
         let one = world.instance("one").await;
         let mut holder = world.holder().await;
         holder
-            .run("insert into definitions (name, version, digest, body, published_at) values ('errand', 1, 'theirs', 'theirs', 0)")
+            .run(
+                "insert into definitions (name, version, digest, body, published_at) \
+                 values ('errand', 1, 'theirs', 'theirs', 0)",
+            )
             .await;
         let publishing = publish(&one, vec![definition("checkout", "mine"), definition("errand", content)]);
         holder.waits("one", 1).await;
