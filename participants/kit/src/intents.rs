@@ -23,6 +23,9 @@ pub(crate) enum Planned {
     Call(Box<Call>),
 }
 
+/// What a command is answered, and how that is counted.
+type Answered = (Outcome, &'static str);
+
 impl Planned {
     /// How the command is counted.
     pub(crate) fn label(&self) -> &'static str {
@@ -55,60 +58,61 @@ impl Planner {
     async fn plan(&self, tx: &Transaction) -> Result<Vec<Planned>, DbErr> {
         let mut rows = Rows::lock(tx, self.lessee.participant, self.now, &self.commands).await?;
         // In arrival order: what a command changes, the next one for its key finds.
-        let mut planned: Vec<Planned> =
+        let answers: Vec<Option<Answered>> =
             self.commands.iter().map(|command| self.one(command, &mut rows)).collect::<Result<_, _>>()?;
-        for (planned, command) in planned.iter_mut().zip(self.commands.iter()) {
-            if let Planned::Call(call) = planned {
-                // A later command of the batch may have called it off.
-                **call = Call::of(&rows.of(command)?.1, false)?;
-            }
-        }
+        // Now that all are heard: a later command of the batch may have called off what an earlier one asks for.
+        let planned = |(answer, command): (Option<Answered>, &Command)| match answer {
+            Some((outcome, label)) => Ok(Planned::Answer(outcome, label)),
+            None => Ok(Planned::Call(Box::new(Call::of(&rows.of(command)?.1, false)?))),
+        };
+        let planned = answers.into_iter().zip(self.commands.iter()).map(planned).collect::<Result<_, DbErr>>()?;
         rows.write(tx).await?;
         Ok(planned)
     }
 
-    fn one(&self, command: &Command, rows: &mut Rows) -> Result<Planned, DbErr> {
+    /// What is answered at once; none when a call is to be made.
+    fn one(&self, command: &Command, rows: &mut Rows) -> Result<Option<Answered>, DbErr> {
         let (known, mut row) = rows.of(command)?;
         if known.is_none() && command.verb == Verb::Execute && inbox::is_expired(command, self.now) {
             // Nothing is made, and nothing is stored.
-            return Ok(Planned::Answer(inbox::outcome(Answer::Retry, None), inbox::EXPIRED));
+            return Ok(Some((inbox::outcome(Answer::Retry, None), inbox::EXPIRED)));
         }
         let decision = inbox::decide(known, command.verb, self.undoable);
-        let planned = match decision {
+        let answered = match decision {
             Decision::Execute => {
                 row.command = Some(rows::write(command)?);
                 self.lessee.take(&mut row, self.now);
-                Planned::Call(Box::new(Call::of(&row, false)?))
+                None
             }
             Decision::Undo => {
                 row.close(State::Undoing, self.now);
                 row.calls = 0;
                 row.undo_command = Some(rows::write(command)?);
                 self.lessee.take(&mut row, self.now);
-                Planned::Call(Box::new(Call::of(&row, false)?))
+                None
             }
             Decision::Tombstone => {
                 row.close(State::Tombstoned, self.now);
-                Planned::Answer(inbox::nothing_to_undo(), inbox::label(decision))
+                Some((inbox::nothing_to_undo(), inbox::label(decision)))
             }
             Decision::RequestUndo => {
                 row.undo_requested = true;
                 row.undo_command = Some(rows::write(command)?);
                 row.updated_at = self.now.0;
-                Planned::Answer(inbox::outcome(Answer::Retry, None), inbox::label(decision))
+                Some((inbox::outcome(Answer::Retry, None), inbox::label(decision)))
             }
             Decision::Answer(answer) => {
                 let stored = row.outcome(command.verb)?;
-                let planned = Planned::Answer(inbox::outcome(answer, stored.as_ref()), inbox::label(decision));
+                let answered = Some((inbox::outcome(answer, stored.as_ref()), inbox::label(decision)));
                 // It may be the very delivery in hand, given to somebody else: then its answer is nobody's to repeat.
                 if answer == Answer::Retry && !row.asked_again {
                     row.asked_again = true;
                     rows.put(row);
                 }
-                return Ok(planned);
+                return Ok(answered);
             }
         };
         rows.put(row);
-        Ok(planned)
+        Ok(answered)
     }
 }
